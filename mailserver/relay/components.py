@@ -207,8 +207,6 @@ def _relay(
             connect_seconds=options.connect_timeout, idle_seconds=options.connection_idle + IDLE_GRACE_SECONDS
         ),
         avoids_itself=by_domain,
-        login=login,
-        implicit_tls=implicit_tls,
         eight_bit=EightBit(options.eightbit),
         directory=services.data_directory,
         room_for=services.room_for,
@@ -222,6 +220,8 @@ def _relay(
         source_ipv6=options.source_ipv6 or "",
         ipv4=options.ip != "ipv6",
         ipv6=options.ip != "ipv4",
+        login=login,
+        implicit_tls=implicit_tls,
     )
     book = HostBook(look_up=look_up, seconds=services.steady_seconds)
     return Relay(

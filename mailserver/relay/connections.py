@@ -18,7 +18,6 @@ from mailserver.mail import answers
 from mailserver.mail.reply import Reply
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.conversions import Conversions
-from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import ConnectionRecord, Pool, PoolLimits, RecordState
 from mailserver.relay.protocol import RelayProtocol
 from mailserver.relay.security import ClearText, ClientContexts
@@ -56,11 +55,10 @@ class Connections:
     """All connections of one relay.
 
     `connect_tcp` is the reactor's connectTCP.  `own_name` is the name in EHLO; with `avoids_itself` a host of the same
-    name counts as a loop.  With `lmtp` the protocol is LMTP.  With `login` the relay logs in.  With `implicit_tls`
-    connections are encrypted from the first octet on.  `eight_bit` says what happens to 8-bit content for a host without
-    8BITMIME.  Large messages are converted in files in `directory`; `room_for(octets)` says whether its disk has room.
-    A transmission waits for a connection no longer than `waiting_seconds`.  `seconds`, where it is given, is a monotonic
-    clock.  `recordings` is asked of each connection whether it is recorded.
+    name counts as a loop.  With `lmtp` the protocol is LMTP.  `eight_bit` says what happens to 8-bit content for a
+    host without 8BITMIME.  Large messages are converted in files in `directory`; `room_for(octets)` says whether its disk
+    has room.  A transmission waits for a connection no longer than `waiting_seconds`.  `seconds`, where it is given, is a
+    monotonic clock.  `recordings` is asked of each connection whether it is recorded.
     """
 
     log = Logger()
@@ -76,8 +74,6 @@ class Connections:
         client_limits: ClientLimits,
         avoids_itself: bool = False,
         lmtp: bool = False,
-        login: RelayLogin | None = None,
-        implicit_tls: bool = False,
         eight_bit: EightBit = EightBit.CONVERT,
         directory: str = "",
         room_for: Callable[[int], bool] | None = None,
@@ -88,8 +84,6 @@ class Connections:
         self.pool: Pool[Transmission] = Pool(pool_limits)
         self.contexts = ClientContexts()
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
-        self.login = login
-        self.implicit_tls = implicit_tls
         self.seconds = seconds or clock.seconds
         self.run_in_thread = run_in_thread
         self._recordings = recordings
@@ -245,8 +239,8 @@ class Connections:
             hello_name=self._own_name,
             lmtp=self._lmtp,
             limits=self._client_limits,
-            is_encrypted=self.implicit_tls,
-            helo_after_refusal=target.policy.allows_clear and self.login is None,
+            is_encrypted=target.implicit_tls,
+            helo_after_refusal=target.policy.allows_clear and target.login is None,
         )
         connection = self._connections[record] = RelayProtocol(session, record, target, self)
         connection.recordings = self._recordings

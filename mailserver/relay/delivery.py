@@ -10,7 +10,7 @@ of reach is deferred at once.  Each destination gets exactly one outcome.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from twisted.internet.defer import Deferred
@@ -36,6 +36,7 @@ from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.mail.reply import Reply
 from mailserver.relay.connections import Connections
 from mailserver.relay.hosts import Host, HostBook, Hosts
+from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSMode, TLSPolicy
 from mailserver.relay.token_keeper import TokenKeeper
@@ -52,7 +53,10 @@ Found = Hosts | answers.Delayed | Failed
 
 @dataclass(frozen=True, slots=True)
 class ConnectSettings:
-    """How to connect: the port, the TLS mode, our own addresses ("" for any), and which address families are used."""
+    """How to connect: the port, the TLS mode, our own addresses ("" for any), and which address families are used.
+
+    `login` is how to log in, None for no login; with `implicit_tls` connections are encrypted from the first octet on.
+    """
 
     port: int = 25
     tls: TLSMode = TLSMode.OPPORTUNISTIC
@@ -60,16 +64,25 @@ class ConnectSettings:
     source_ipv6: str = ""
     ipv4: bool = True
     ipv6: bool = True
+    login: RelayLogin | None = None
+    implicit_tls: bool = False
+
+    @property
+    def identity(self) -> Hashable:
+        """What no two connections of different log-ins have in common, for the pool's key."""
+        return (self.login, self.implicit_tls) if self.login is not None or self.implicit_tls else None
 
     def targets(self, hosts: Hosts, chance: random.Random, most: int) -> list[Target]:
         """Up to `most` addresses in the order in which they are tried."""
         targets = []
+        identity = self.identity
         for host in hosts.in_order(chance):
             policy = TLSPolicy(self.tls, host.name)
             for address in host.addresses:
                 if self.ipv6 if ":" in address else self.ipv4:
                     source = self.source_ipv6 if ":" in address else self.source_ipv4
-                    targets.append(Target(host.name, Key(address, host.port or self.port, policy.value, source), policy))
+                    key = Key(address, host.port or self.port, policy.value, source, identity)
+                    targets.append(Target(host.name, key, policy, self.login, self.implicit_tls))
         return targets[:most]
 
 

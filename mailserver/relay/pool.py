@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -39,12 +39,14 @@ class Key(NamedTuple):
     """What makes two connections interchangeable.
 
     `address` is numeric.  `policy` is the TLS policy's value with the name that it checks.  `source` is our own address or "".
+    `identity` is who we are there: the log-in, the client certificate; None where we are nobody in particular.
     """
 
     address: str
     port: int
     policy: str
     source: str = ""
+    identity: Hashable = None
 
     def __str__(self) -> str:
         address = f"[{self.address}]" if ":" in self.address else self.address

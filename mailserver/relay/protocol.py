@@ -21,7 +21,6 @@ from zope.interface import implementer
 
 from mailserver.interfaces.services import TapsConnections
 from mailserver.mail.reply import Reply
-from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import ConnectionRecord, RecordState
 from mailserver.relay.security import ClientContexts
 from mailserver.relay.streaming import FileStream
@@ -53,16 +52,10 @@ log = Logger()
 
 
 class Owner(Protocol):
-    """Who owns connections, and is told what happens on them.
-
-    `waits` are the time-outs of each phase, in seconds.  `login` is how to log in, None for no login.  With `implicit_tls`
-    the connection is encrypted from the first octet on.
-    """
+    """Who owns connections, and is told what happens on them.  `waits` are the time-outs of each phase, in seconds."""
 
     waits: Mapping[Phase, float]
     contexts: ClientContexts
-    login: RelayLogin | None
-    implicit_tls: bool
 
     def seconds(self) -> float: ...
 
@@ -139,7 +132,7 @@ class RelayProtocol(TwistedProtocol):
             if self.tap is not None:
                 self._write = self.tap.writer(self._write)
         self._set_deadline()
-        if self.owner.implicit_tls:
+        if self.target.implicit_tls:
             transport.startTLS(self.owner.contexts.creator(self.target.policy, self.target.host))
 
     def dataReceived(self, data: bytes) -> None:
@@ -166,7 +159,7 @@ class RelayProtocol(TwistedProtocol):
         self.tls = _tls_version(self.transport)
         if self.tap is not None:
             self.tap.encrypted(self.tls)
-        if not self.owner.implicit_tls:
+        if not self.target.implicit_tls:
             self.session.tls_established()
         self._run()
 
@@ -192,7 +185,7 @@ class RelayProtocol(TwistedProtocol):
 
     @property
     def _is_securing(self) -> bool:
-        if self.owner.implicit_tls:
+        if self.target.implicit_tls:
             return not self.tls
         return self.session.state in (ClientState.SECURING, ClientState.HANDSHAKE)
 
@@ -291,7 +284,7 @@ class RelayProtocol(TwistedProtocol):
 
     def _login(self) -> None:
         """Log in, where that is wanted.  All else is done."""
-        session, login = self.session, self.owner.login
+        session, login = self.session, self.target.login
         if login is None:
             self.owner.opened(self)
             return
@@ -335,8 +328,8 @@ class RelayProtocol(TwistedProtocol):
 
     def _on_authenticated(self, event: events.Authenticated) -> None:
         exchange, self._exchange = self._exchange, None
-        if self.owner.login is not None and exchange is not None:
-            self.owner.login.accepted(exchange)
+        if self.target.login is not None and exchange is not None:
+            self.target.login.accepted(exchange)
         self.owner.opened(self)
 
     def _on_auth_refused(self, event: events.AuthRefused) -> None:
@@ -345,8 +338,8 @@ class RelayProtocol(TwistedProtocol):
         if heard := getattr(exchange, "heard", ""):  # RFC 7628 section 3.2.2: the reason is in the challenge before
             why = f"{why} ({heard})"
         log.warn("{host} does not let the relay log in: {why}", host=str(self.target), why=why)
-        if self.owner.login is not None and exchange is not None and event.reply.code >= 500:
-            self.owner.login.refused(exchange, why)
+        if self.target.login is not None and exchange is not None and event.reply.code >= 500:
+            self.target.login.refused(exchange, why)
         self._turn_away(Reply.heard(451, "4.7.0", (f"The host does not let us log in: {why}",)))
 
     def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:

@@ -21,6 +21,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
 from mailserver.relay.conversion_forms import Form
+from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
 from mailserver.relay.security import TLSPolicy
 from mailserver.smtp.client.dialogue import Dialogue
@@ -34,11 +35,17 @@ TOO_MANY_FAULTS = 3  # earlier hosts that a note names
 
 
 class Target(NamedTuple):
-    """One address to try: the host's name, the pool's key (address, port and policy), and the TLS policy."""
+    """One address to try: the host's name, the pool's key (address, port and policy), and the TLS policy.
+
+    `login` is how to log in there, None for no login.  With `implicit_tls` the connection is encrypted from the first octet on.
+    Both are part of the key, too (`identity`).
+    """
 
     host: str
     key: Key
     policy: TLSPolicy
+    login: RelayLogin | None = None
+    implicit_tls: bool = False
 
     def __str__(self) -> str:
         return f"{self.host}[{self.key.address}]:{self.key.port}"
