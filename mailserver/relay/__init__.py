@@ -9,7 +9,9 @@ In the order in which they are read:
 * `transmission`: one message to one destination: the hosts to try, and what each answer means
 * `connections`: opens, uses and closes connections as the pool decides, and goes on to the next host
 * `protocol`: one connection to another host: drives a `ClientSession`
-* `security`: how connections to other hosts are encrypted (RFC 3207)
+* `security`: what a connection to another host must have (DANE, MTA-STS, REQUIRETLS): pure
+* `conclusions`: what the beginning of TLS came to, held against that: pure
+* `client_contexts`: how the demands are carried out with OpenSSL
 * `login`: how the relay logs in to a smarthost (RFC 4954): with a password, or with a token of OAuth
 * `token_answers`: what an issuer of tokens says: pure, RFC 6749 and its neighbours
 * `token_issuer`: asks it, over https

@@ -16,11 +16,11 @@ from mailserver.interfaces import Clock
 from mailserver.interfaces.services import TapsConnections
 from mailserver.mail import answers
 from mailserver.mail.reply import Reply
+from mailserver.relay.client_contexts import ClearText, ClientContexts
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.conversions import Conversions
 from mailserver.relay.pool import ConnectionRecord, Pool, PoolLimits, RecordState
 from mailserver.relay.protocol import RelayProtocol
-from mailserver.relay.security import ClearText, ClientContexts
 from mailserver.relay.transmission import Meaning, Target, Transmission, meaning_of, told
 from mailserver.smtp.client import events
 from mailserver.smtp.client.offer import NOTHING_OFFERED
@@ -240,7 +240,7 @@ class Connections:
             lmtp=self._lmtp,
             limits=self._client_limits,
             is_encrypted=target.implicit_tls,
-            helo_after_refusal=target.policy.allows_clear and target.login is None,
+            helo_after_refusal=target.demand.allows_clear and target.login is None,
         )
         connection = self._connections[record] = RelayProtocol(session, record, target, self)
         connection.recordings = self._recordings
@@ -277,7 +277,7 @@ class Connections:
 
     def may_encrypt(self, target: Target) -> bool:
         """Whether STARTTLS may be used there: no recent handshake has failed."""
-        return not target.policy.allows_clear or target.key not in self._clear_text
+        return not target.demand.allows_clear or target.key not in self._clear_text
 
     def calls_itself_like_us(self, host: str) -> bool:
         """Whether a host that greets with this name is ourselves (a loop)."""

@@ -38,7 +38,7 @@ from mailserver.relay.connections import Connections
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
-from mailserver.relay.security import TLSMode, TLSPolicy
+from mailserver.relay.security import Demand, TLSMode
 from mailserver.relay.token_keeper import TokenKeeper
 from mailserver.relay.transmission import Target, Transmission
 from mailserver.smtp.client.session import Request
@@ -77,12 +77,12 @@ class ConnectSettings:
         targets = []
         identity = self.identity
         for host in hosts.in_order(chance):
-            policy = TLSPolicy(self.tls, host.name)
+            demand = Demand(self.tls, host.name)
             for address in host.addresses:
                 if self.ipv6 if ":" in address else self.ipv4:
                     source = self.source_ipv6 if ":" in address else self.source_ipv4
-                    key = Key(address, host.port or self.port, policy.value, source, identity)
-                    targets.append(Target(host.name, key, policy, self.login, self.implicit_tls))
+                    key = Key(address, host.port or self.port, demand.value, source, identity)
+                    targets.append(Target(host.name, key, demand, self.login, self.implicit_tls))
         return targets[:most]
 
 

@@ -38,7 +38,7 @@ KEYS_KEPT = 10_000  # destinations remembered although nothing waits for them
 class Key(NamedTuple):
     """What makes two connections interchangeable.
 
-    `address` is numeric.  `policy` is the TLS policy's value with the name that it checks.  `source` is our own address or "".
+    `address` is numeric.  `policy` is the value of the demand on TLS.  `source` is our own address or "".
     `identity` is who we are there: the log-in, the client certificate; None where we are nobody in particular.
     """
 

@@ -21,8 +21,8 @@ from zope.interface import implementer
 
 from mailserver.interfaces.services import TapsConnections
 from mailserver.mail.reply import Reply
+from mailserver.relay.client_contexts import ClientContexts
 from mailserver.relay.pool import ConnectionRecord, RecordState
-from mailserver.relay.security import ClientContexts
 from mailserver.relay.streaming import FileStream
 from mailserver.relay.token_answers import TokenFailed
 from mailserver.relay.transmission import Target, Transmission
@@ -133,7 +133,7 @@ class RelayProtocol(TwistedProtocol):
                 self._write = self.tap.writer(self._write)
         self._set_deadline()
         if self.target.implicit_tls:
-            transport.startTLS(self.owner.contexts.creator(self.target.policy, self.target.host))
+            transport.startTLS(self.owner.contexts.creator(self.target.demand, self.target.host))
 
     def dataReceived(self, data: bytes) -> None:
         if self.tap is not None:
@@ -192,7 +192,7 @@ class RelayProtocol(TwistedProtocol):
     def _opening_failed(self, why: Reply) -> None:
         """Tell the owner, once, that the connection has never become ready."""
         if self.record.state is RecordState.OPENING:
-            if self._is_securing and self.target.policy.allows_clear:
+            if self._is_securing and self.target.demand.allows_clear:
                 self.owner.tls_broken(self, str(why))
             else:
                 self.owner.unusable(self, why)
@@ -268,16 +268,16 @@ class RelayProtocol(TwistedProtocol):
         pass
 
     def _on_ready(self, event: events.Ready) -> None:
-        session, policy = self.session, self.target.policy
+        session, demand = self.session, self.target.demand
         if self.record.state is not RecordState.OPENING:
             return
         if self.owner.calls_itself_like_us(event.offer.host):
             self._turn_away(LOOP)
-        elif not policy.wants_tls or session.is_encrypted:
+        elif not demand.wants_tls or session.is_encrypted:
             self._login()
         elif event.offer.starttls and self.owner.may_encrypt(self.target):
             session.start_tls()
-        elif policy.allows_clear:
+        elif demand.allows_clear:
             self._login()
         else:
             self._turn_away(NO_TLS)
@@ -343,10 +343,10 @@ class RelayProtocol(TwistedProtocol):
         self._turn_away(Reply.heard(451, "4.7.0", (f"The host does not let us log in: {why}",)))
 
     def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:
-        self.transport.startTLS(self.owner.contexts.creator(self.target.policy, self.target.host))
+        self.transport.startTLS(self.owner.contexts.creator(self.target.demand, self.target.host))
 
     def _on_tls_refused(self, event: events.TLSRefused) -> None:
-        if self.target.policy.allows_clear:
+        if self.target.demand.allows_clear:
             self._login()
         else:
             self._turn_away(Reply.heard(451, "4.7.4", ("The host refuses STARTTLS:", *event.reply.lines)))

@@ -23,7 +23,7 @@ from mailserver.mail.reply import Reply
 from mailserver.relay.conversion_forms import Form
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
-from mailserver.relay.security import TLSPolicy
+from mailserver.relay.security import Demand
 from mailserver.smtp.client.dialogue import Dialogue
 from mailserver.smtp.client.events import Done
 from mailserver.smtp.client.session import Request
@@ -35,7 +35,7 @@ TOO_MANY_FAULTS = 3  # earlier hosts that a note names
 
 
 class Target(NamedTuple):
-    """One address to try: the host's name, the pool's key (address, port and policy), and the TLS policy.
+    """One address to try: the host's name, the pool's key (address, port and demand), and what is demanded of TLS.
 
     `login` is how to log in there, None for no login.  With `implicit_tls` the connection is encrypted from the first octet on.
     Both are part of the key, too (`identity`).
@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
     host: str
     key: Key
-    policy: TLSPolicy
+    demand: Demand
     login: RelayLogin | None = None
     implicit_tls: bool = False
 

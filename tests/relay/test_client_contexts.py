@@ -11,7 +11,8 @@ from OpenSSL import SSL
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.relay.security import ClientContexts, TLSMode, TLSPolicy, _Unverified
+from mailserver.relay.client_contexts import ClientContexts, _Unverified
+from mailserver.relay.security import Demand, TLSMode
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -52,7 +53,7 @@ class Verified(SynchronousTestCase):
         context.use_certificate(made("mx.example.org", "Authority", key, signer or self.authority_key, *extensions))
         context.use_privatekey(key)
         root = trustRootFromCertificates([Certificate.loadPEM(self.authority.public_bytes(Encoding.PEM))])
-        creator = ClientContexts(root).creator(TLSPolicy(TLSMode.VERIFIED, name), name)
+        creator = ClientContexts(root).creator(Demand(TLSMode.VERIFIED, name), name)
         client, server = creator.clientConnectionForTLS(Protocol()), SSL.Connection(context, None)
         client.set_connect_state()
         server.set_accept_state()

@@ -1,0 +1,128 @@
+"""What the beginning of TLS came to: the facts of one connection, held against what was demanded of it.  Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mailserver.relay.security import Demand, DemandedBy, TLSMode, TLSOutcome
+from mailserver.trust.mta_sts import FETCH_ERROR, POLICY_INVALID, WEBPKI_INVALID, STSMode
+
+__all__ = ["Conclusion", "HandshakeFacts", "TLSFault", "TLSSession", "concluded"]
+
+
+class TLSFault(enum.Enum):
+    """What went wrong before a connection was encrypted, or with the certificate that was shown."""
+
+    NONE = ""
+    NOT_OFFERED = "STARTTLS is not offered"
+    REFUSED = "STARTTLS is refused"
+    HANDSHAKE = "the handshake fails"
+    EXPIRED = "the certificate has expired"
+    OTHER_NAME = "the certificate has another name"
+    UNTRUSTED = "no authority vouches for the certificate"
+    NO_TLSA_MATCH = "no TLSA record matches the certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFacts:
+    """What was seen of a host's TLS.
+
+    `version`, `cipher` and `group` are OpenSSL's words, "" where there was no TLS.  `chain` are the host's certificates as DER,
+    its own first.  `match` says what vouches for the host ("DANE 3 1 1", "WebPKI"), "" where nothing does or nobody asked.
+    `detail` are words for `fault`.
+    """
+
+    version: str = ""
+    cipher: str = ""
+    group: str = ""
+    chain: tuple[bytes, ...] = ()
+    match: str = ""
+    fault: TLSFault = TLSFault.NONE
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """In one line: ``TLSv1.3 TLS_AES_256_GCM_SHA384 X25519, DANE 3 1 1``."""
+        if not self.version:
+            return "in the clear"
+        words = " ".join(filter(None, (self.version, self.cipher, self.group)))
+        return f"{words}, {self.match}" if self.match else words
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The outcome, why, and the peer's or the library's own words.  `may_go_on`: mail may go over this connection.
+
+    `may_retry`: what has failed could work with a smaller hello, since nothing was said of the certificate.
+    """
+
+    outcome: TLSOutcome
+    why: str
+    detail: str = ""
+    may_go_on: bool = True
+    may_retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TLSSession:
+    """The end of the beginning of one connection, for those who count and those who explain.  `time` is Unix time."""
+
+    domain: str
+    demand: Demand
+    host: str
+    address: str
+    own_address: str
+    outcome: TLSOutcome
+    detail: str
+    facts: HandshakeFacts
+    time: float
+
+
+OUTCOMES = {
+    TLSFault.NOT_OFFERED: TLSOutcome.NOT_OFFERED,
+    TLSFault.REFUSED: TLSOutcome.REFUSED,
+    TLSFault.HANDSHAKE: TLSOutcome.HANDSHAKE_FAILED,
+    TLSFault.EXPIRED: TLSOutcome.EXPIRED,
+    TLSFault.OTHER_NAME: TLSOutcome.NAME_MISMATCH,
+    TLSFault.UNTRUSTED: TLSOutcome.UNTRUSTED,
+    TLSFault.NO_TLSA_MATCH: TLSOutcome.TLSA_INVALID,
+}
+OF_CERTIFICATE = frozenset({TLSFault.EXPIRED, TLSFault.OTHER_NAME, TLSFault.UNTRUSTED, TLSFault.NO_TLSA_MATCH})
+STS_OUTCOMES = {
+    FETCH_ERROR: TLSOutcome.STS_FETCH_ERROR,
+    POLICY_INVALID: TLSOutcome.STS_POLICY_INVALID,
+    WEBPKI_INVALID: TLSOutcome.STS_WEBPKI_INVALID,
+}
+
+
+def concluded(demand: Demand, facts: HandshakeFacts) -> Conclusion:
+    """What came of the demand.
+
+    The certificate is one of the facts only where the demand has it looked at.  A demand that allows mail in the clear lets it go
+    on whatever has failed, except over the broken connection itself.
+    """
+    fault = facts.fault
+    if fault is TLSFault.NONE:
+        return _of_policy(demand)
+    outcome = OUTCOMES[fault]
+    broken = fault is TLSFault.HANDSHAKE
+    is_looked_at = demand.mode in (TLSMode.VERIFIED, TLSMode.DANE)
+    is_only_told = not is_looked_at if fault in OF_CERTIFICATE else demand.allows_clear and not broken
+    return Conclusion(outcome, fault.value, facts.detail, may_go_on=is_only_told, may_retry=broken)
+
+
+def _of_policy(demand: Demand) -> Conclusion:
+    """The connection has what was demanded.  What is wrong with the domain's policy is told all the same."""
+    sts = demand.sts
+    if sts is None or demand.source is DemandedBy.DANE:
+        return SUCCESS
+    policy = sts.policy
+    if policy is None:
+        outcome = STS_OUTCOMES.get(sts.why)
+        return SUCCESS if outcome is None else Conclusion(outcome, "the MTA-STS policy cannot be had", sts.detail)
+    if policy.mode is STSMode.TESTING and not policy.matches(demand.name):
+        return Conclusion(TLSOutcome.NAME_MISMATCH, "the host is not in the MTA-STS policy, which is tested", demand.name)
+    return SUCCESS
+
+
+SUCCESS = Conclusion(TLSOutcome.SUCCESS, "")
