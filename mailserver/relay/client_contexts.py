@@ -1,4 +1,4 @@
-"""How the demands on a connection are carried out with OpenSSL.
+"""How the demands on a connection are carried out with OpenSSL, after STARTTLS (RFC 3207) or from the first octet on.
 
 An opportunistic connection accepts any certificate: whoever could forge one could also strip the offer.  A host whose handshake
 fails gets its mail in the clear, at once and for an hour, where the demand allows that.
