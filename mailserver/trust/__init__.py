@@ -16,6 +16,7 @@ In the order in which they are read:
 * `bayes`: how likely a message is spam, from how often its words stood in spam and in ham
 * `reputation`: what is thought of a network or a domain by what came of its mail
 * `secret_key`: a key of this installation that nobody chooses
+* `chain`: a chain of certificates: what stands in them, and whether it is valid up to a trust anchor (RFC 5280)
 * `dane`: what the TLSA records of a host say about its certificates (RFC 7672)
 * `dns_lists`: the names that DNS lists are asked for, and their answers (RFC 5782)
 * `hello`: what is wrong with the name that a client gives (RFC 5321 section 4.1.1.1)
