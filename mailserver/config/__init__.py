@@ -7,6 +7,7 @@ The names are looked up when they are imported: most commands need one that is s
 In the order in which they are read:
 
 * `schema`: every table and key of the configuration file, with its type, its default and its meaning
+* `next_hop`: the keys that say how another host is reached, shared by tables
 * `policy_table`: what becomes of copies that are not simply delivered
 * `limits`: the table of bounds
 * `values`: the types of configuration values: what a person writes in TOML, and what the server gets

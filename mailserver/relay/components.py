@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from zope.interface import implementer
 
-from mailserver.config import Count, Duration, FilePath, Options
+from mailserver.config import Count, Duration
+from mailserver.config.next_hop import HopKeys, LoginKeys, check_login, next_host_name
 from mailserver.config.password_file import password_of
-from mailserver.config.values import host_name
 from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
@@ -20,60 +19,22 @@ from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
 from mailserver.relay.login import PasswordLogin, RelayLogin, TokenLogin
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
-from mailserver.relay.token_answers import checked_url
 from mailserver.relay.token_file import TokenFile
 from mailserver.relay.token_issuer import Client, TokenIssuer
 from mailserver.relay.token_keeper import TokenKeeper
-from mailserver.sasl.oauth import TOKEN_MECHANISMS
 from mailserver.smtp.client.session import ClientLimits
 
 __all__ = [
-    "MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "pool_limits", "smarthost_name", "token_file",
-    "token_issuer",
+    "MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "pool_limits", "token_file", "token_issuer",
 ]  # fmt: skip
 
 IDLE_GRACE_SECONDS = 10.0  # the pool says QUIT first
 Seconds = Annotated[Duration, Field(gt=0)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-def _address(kind: type) -> Callable[[str], str]:
-    def checked(value: str) -> str:
-        try:
-            return str(kind(value))
-        except ValueError:
-            raise ValueError(f"{value!r} is no {kind.__name__.removesuffix('Address')} address") from None
-
-    return checked
-
-
-def smarthost_name(value: str) -> str:
-    """Check the smarthost's name: a host name, or a numeric address with or without brackets."""
-    bare = value.removeprefix("[").removesuffix("]")
-    try:
-        return str(ipaddress.ip_address(bare.removeprefix("IPv6:")))
-    except ValueError:
-        return host_name(value)
-
-
-def _issuer(value: str) -> str:
-    return checked_url(value) if value else value
-
-
-class RelayOptions(Options):
+class RelayOptions(HopKeys):
     """What both kinds of relay can be told."""
 
-    port: Port = 25
-    """The port on the other side."""
-    tls: Literal["none", "opportunistic", "required", "verified"] = "opportunistic"
-    """`opportunistic` encrypts where it is offered and works, whatever the certificate; `required` never sends in the clear;
-    `verified` also wants a certificate of the host's name that the system's authorities vouch for."""
-    ip: Literal["any", "ipv4", "ipv6"] = "any"
-    """Which addresses of a host are used; `any`: IPv4 first."""
-    source_ipv4: Annotated[str, AfterValidator(_address(ipaddress.IPv4Address))] | None = None
-    """Our own address on IPv4 connections."""
-    source_ipv6: Annotated[str, AfterValidator(_address(ipaddress.IPv6Address))] | None = None
-    """Our own address on IPv6 connections."""
     recipients: Count = 100
     """Recipients in one transaction; a message with more goes in several."""
     connections: Count = 500
@@ -100,54 +61,19 @@ class MXOptions(RelayOptions):
     """Options of ``use = "mx"``."""
 
 
-class SmarthostOptions(RelayOptions):
+class SmarthostOptions(RelayOptions, LoginKeys):
     """Options of ``use = "smarthost"``."""
 
-    host: Annotated[str, AfterValidator(smarthost_name)]
+    host: Annotated[str, AfterValidator(next_host_name)]
     """The host that takes all mail: its name, or its address."""
     look_up_mx: bool = False
     """Take the mail exchangers of `host` instead of the host itself."""
     messages_per_connection: Count = 1000
     """Messages on one connection; then a new one is opened."""
-    implicit_tls: bool = False
-    """Encrypt from the first octet on, as on port 465 (RFC 8314)."""
-    username: str = ""
-    """Log in to `host` as this user."""
-    password_file: FilePath | None = None
-    """A file whose first line is the password; it is read at each login."""
-    oauth: Annotated[str, AfterValidator(_issuer)] = ""
-    """Log in with tokens in the place of a password: the URL of who issues them, as OpenID Connect knows it."""
-    oauth_client: str = ""
-    """Our id at the issuer."""
-    oauth_secret_file: FilePath | None = None
-    """A file whose first line is our secret at the issuer, where it wants one; it is read each time."""
-    oauth_scopes: tuple[str, ...] = ()
-    """What the tokens shall be good for, in the issuer's words."""
-    oauth_flow: Literal["device", "code", "client"] = "device"
-    """How the first token is had (`mailserver smarthost login`): `device`, a person enters a code on any device; `code`, a
-    person's browser is sent back with one; `client`, nobody is asked, the secret is enough."""
-    mechanisms: tuple[
-        Literal["OAUTHBEARER", "XOAUTH2", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5"], ...
-    ] = ("OAUTHBEARER", "XOAUTH2", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5")
-    """How to log in; the first in the order of the default that the host offers is taken. The first two are for `oauth`, the
-    others for a password."""
 
     @model_validator(mode="after")
-    def _what_belongs_together(self) -> SmarthostOptions:
-        if self.oauth and self.password_file is not None:
-            raise ValueError("password_file and oauth are two ways to log in: leave one out")
-        if bool(self.username) != (self.password_file is not None or bool(self.oauth)):
-            raise ValueError("username needs a password_file or oauth, and each of them needs a username")
-        if self.oauth and not (self.oauth_client and self.oauth_scopes):
-            raise ValueError("oauth needs oauth_client and oauth_scopes")
-        if not self.oauth and (self.oauth_client or self.oauth_scopes or self.oauth_secret_file is not None):
-            raise ValueError("oauth_client, oauth_scopes and oauth_secret_file need oauth")
-        if self.oauth and self.oauth_flow == "client" and self.oauth_secret_file is None:
-            raise ValueError('oauth_flow = "client" needs an oauth_secret_file')
-        if self.oauth and not set(self.mechanisms) & set(TOKEN_MECHANISMS):
-            raise ValueError("mechanisms leaves none for oauth")
-        if (self.username or self.implicit_tls) and self.tls not in ("required", "verified"):
-            raise ValueError('a login and implicit_tls need tls = "verified" (or "required", which believes any certificate)')
+    def _login_fits(self) -> Self:
+        check_login(self)
         return self
 
 
@@ -220,6 +146,9 @@ def _relay(
         source_ipv6=options.source_ipv6 or "",
         ipv4=options.ip != "ipv6",
         ipv6=options.ip != "ipv4",
+        prefer=options.prefer,
+        hosts_most=options.hosts_per_attempt,
+        addresses_most=options.addresses_per_attempt,
         login=login,
         implicit_tls=implicit_tls,
     )

@@ -55,7 +55,9 @@ Found = Hosts | answers.Delayed | Failed
 class ConnectSettings:
     """How to connect: the port, the TLS mode, our own addresses ("" for any), and which address families are used.
 
-    `login` is how to log in, None for no login; with `implicit_tls` connections are encrypted from the first octet on.
+    `prefer` says which addresses of a host are tried first, "ipv4" or "ipv6"; "any": as the host has them.  One attempt tries up
+    to `hosts_most` hosts and `addresses_most` of their addresses.  `login` is how to log in, None for no login; with
+    `implicit_tls` connections are encrypted from the first octet on.
     """
 
     port: int = 25
@@ -64,6 +66,9 @@ class ConnectSettings:
     source_ipv6: str = ""
     ipv4: bool = True
     ipv6: bool = True
+    prefer: str = "any"
+    hosts_most: int = 5
+    addresses_most: int = 5
     login: RelayLogin | None = None
     implicit_tls: bool = False
 
@@ -72,18 +77,40 @@ class ConnectSettings:
         """What no two connections of different log-ins have in common, for the pool's key."""
         return (self.login, self.implicit_tls) if self.login is not None or self.implicit_tls else None
 
-    def targets(self, hosts: Hosts, chance: random.Random, most: int) -> list[Target]:
-        """Up to `most` addresses in the order in which they are tried."""
-        targets = []
+    def targets(self, hosts: Hosts, chance: random.Random) -> list[Target]:
+        """The addresses in the order in which they are tried."""
+        by_host: list[list[Target]] = []
         identity = self.identity
         for host in hosts.in_order(chance):
             demand = Demand(self.tls, host.name)
-            for address in host.addresses:
-                if self.ipv6 if ":" in address else self.ipv4:
-                    source = self.source_ipv6 if ":" in address else self.source_ipv4
-                    key = Key(address, host.port or self.port, demand.value, source, identity)
-                    targets.append(Target(host.name, key, demand, self.login, self.implicit_tls))
-        return targets[:most]
+            targets = []
+            for address in self._addresses(host):
+                source = self.source_ipv6 if ":" in address else self.source_ipv4
+                key = Key(address, host.port or self.port, demand.value, source, identity)
+                targets.append(Target(host.name, key, demand, self.login, self.implicit_tls))
+            if targets:
+                by_host.append(targets)
+        return _bounded(by_host[: self.hosts_most], self.addresses_most)
+
+    def _addresses(self, host: Host) -> Sequence[str]:
+        """Those of the host that are used, in their order."""
+        addresses: Sequence[str] = host.addresses
+        if not (self.ipv4 and self.ipv6):
+            addresses = [one for one in addresses if (self.ipv6 if ":" in one else self.ipv4)]
+        if self.prefer == "any":
+            return addresses
+        first = self.prefer == "ipv6"
+        return sorted(addresses, key=lambda one: (":" in one) is not first)
+
+
+def _bounded(by_host: Sequence[list[Target]], most: int) -> list[Target]:
+    """So many of them: a host with many addresses gives up its last ones, before another host has none."""
+    count = sum(map(len, by_host))
+    while count > most and max(map(len, by_host)) > 1:
+        longest = max(reversed(by_host), key=len)
+        longest.pop()
+        count -= 1
+    return [target for targets in by_host for target in targets][:most]
 
 
 class _Call:
@@ -144,8 +171,7 @@ class Relay:
     """Sends mail to other hosts.
 
     `book` says where a domain's mail goes.  With `by_domain` False one look-up of the empty name serves all domains: a
-    smarthost.  A transaction has up to `recipients_most` recipients.  A message is tried at up to `addresses_most`
-    addresses in one attempt.
+    smarthost.  A transaction has up to `recipients_most` recipients.
     """
 
     stores = True
@@ -159,7 +185,6 @@ class Relay:
         connect_settings: ConnectSettings,
         by_domain: bool = True,
         recipients_most: int = 100,
-        addresses_most: int = 5,
         calls_at_once: int = 2000,
         deadline_seconds: float = 14_400.0,
         stop_seconds: float = 5.0,
@@ -174,7 +199,6 @@ class Relay:
         self._connect_settings = connect_settings
         self._by_domain = self.takes_hosts = by_domain  # a smarthost's password is for the smarthost
         self._recipients_most = recipients_most
-        self._addresses_most = addresses_most
         self._stop_seconds = stop_seconds
         self._chance = chance or random.Random()
         self._last_hosts: Hosts | None = None
@@ -322,7 +346,7 @@ class Relay:
     def _targets(self, hosts: Hosts) -> list[Target]:
         if hosts is self._last_hosts:
             return self._last_targets
-        targets = self._connect_settings.targets(hosts, self._chance, self._addresses_most)
+        targets = self._connect_settings.targets(hosts, self._chance)
         if all(len(group) == 1 for group in hosts.groups):  # one order, which holds as long as the hosts
             self._last_hosts, self._last_targets = hosts, targets
         return targets

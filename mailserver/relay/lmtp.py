@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.config import Count, Duration, Options, SocketPath
+from mailserver.config.next_hop import next_host_name
 from mailserver.interfaces import IComponent, IComponentFactory, IConcurrentDelivery, IForgiving, Services
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Outcome, Remote
@@ -25,7 +26,7 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination
 from mailserver.mail.tags import for_final_delivery
 from mailserver.plugins.awaiting import all_of
-from mailserver.relay.components import pool_limits, smarthost_name
+from mailserver.relay.components import pool_limits
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import ConnectSettings, Relay
@@ -168,7 +169,7 @@ Seconds = Annotated[Duration, Field(gt=0)]
 class LMTPOptions(Options):
     """Mail into a mail store that speaks LMTP."""
 
-    host: Annotated[str, AfterValidator(smarthost_name)] | None = None
+    host: Annotated[str, AfterValidator(next_host_name)] | None = None
     """The store's host: a name or an address. Either this or `socket`."""
     port: int = Field(default=24, ge=1, le=65535)
     """Its port."""

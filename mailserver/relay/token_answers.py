@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
+from mailserver.config.next_hop import checked_url
 from mailserver.sasl.oauth import is_token
 
 __all__ = [
-    "DeviceCode", "Issuer", "TokenFailed", "IssuedTokens", "checked_url", "device_code_of", "issuer_of", "tokens_from",
+    "DeviceCode", "Issuer", "TokenFailed", "IssuedTokens", "device_code_of", "issuer_of", "tokens_from",
     "tokens_of",
 ]  # fmt: skip
 
@@ -107,19 +106,6 @@ def tokens_from(text: str) -> IssuedTokens:
         raise ValueError("no tokens")
     lifetime, obtained_at, refresh_lifetime, refresh_at = [float(one) for one in times if one is not None]
     return IssuedTokens(access, lifetime, obtained_at, refresh, refresh_lifetime, refresh_at)
-
-
-def checked_url(url: str) -> str:
-    """The URL, where it is https, or http to this host itself.  Raises ValueError: secrets go there."""
-    if not url.isascii() or not url.isprintable() or " " in url or len(url) > 2000:
-        raise ValueError("must be a URL")
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if not host or "@" in parts.netloc or parts.fragment or not (parts.port is None or parts.port > 0):
-        raise ValueError("must be a URL with a host, without a user and without a fragment")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise ValueError("must begin with https:// (http:// is for 127.0.0.1 alone)")
-    return url
 
 
 def issuer_of(status: int, octets: bytes, issuer: str) -> Issuer:
@@ -222,10 +208,3 @@ def _number(value: Any) -> float | None:
 def _words(value: Any) -> str:
     text = " ".join(str(value).split())[:WORDS_CHARACTERS]
     return "".join([one if one.isprintable() else "?" for one in text])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

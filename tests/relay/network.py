@@ -244,6 +244,7 @@ class RelayCase(SynchronousTestCase):
         eight_bit=EightBit.CONVERT,
         run_in_thread=maybeDeferred,
         room_for=None,
+        settings=None,
         **more,
     ):
         resolver = FakeResolver({**self.ZONES, **(zones or {})})
@@ -263,7 +264,7 @@ class RelayCase(SynchronousTestCase):
             look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}),
             seconds=self.clock.seconds,
         )
-        relay = Relay(book=book, connections=self.connections, connect_settings=ConnectSettings(tls=tls), **more)
+        relay = Relay(book=book, connections=self.connections, connect_settings=ConnectSettings(tls=tls, **(settings or {})), **more)
         self.successResultOf(Deferred.fromCoroutine(relay.start()))
         self.addCleanup(lambda: self.connections._check.running and self.connections._check.stop())
         return relay

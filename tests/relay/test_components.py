@@ -4,9 +4,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailserver.config import ConfigurationError
+from mailserver.config.next_hop import next_host_name
 from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IForgiving
 from mailserver.plugins.catalogue import PluginError, build_component, discover
-from mailserver.relay.components import MXFactory, SmarthostFactory, smarthost_name
+from mailserver.relay.components import MXFactory, SmarthostFactory
 from mailserver.relay.pool import PoolLimits
 from mailserver.testing import FilterCase
 
@@ -91,6 +92,6 @@ class Names(SynchronousTestCase):
             ("[IPv6:2001:DB8::1]", "2001:db8::1"),
             ("::1", "::1"),
         ):
-            self.assertEqual(smarthost_name(text), name)
+            self.assertEqual(next_host_name(text), name)
         for text in ("", "1.2.3", "a b", "[x]"):
-            self.assertRaises(ValueError, smarthost_name, text)
+            self.assertRaises(ValueError, next_host_name, text)

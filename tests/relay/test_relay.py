@@ -464,9 +464,35 @@ class NextHost(RelayCase):
 
     def test_the_number_of_addresses_is_bounded(self):
         many = {"many.example": {"A": [f"198.51.100.{n}" for n in range(8)]}}
-        self.relay = self.make(zones=many, addresses_most=3)
+        self.relay = self.make(zones=many, settings={"addresses_most": 3})
         self.assertIsInstance(self.deliver("user@many.example"), Delayed)
         self.assertEqual(sum(self.network.attempts.values()), 3)
+
+    def test_a_host_with_many_addresses_leaves_the_next_host_one(self):
+        many = {
+            "many.example": {"MX": ["10 big.example", "20 b.example"]},
+            "big.example": {"A": [f"198.51.100.{n}" for n in range(8)]},
+        }
+        self.relay = self.make(zones=many)
+        self.peers(b=Peer())
+        self.assertIsInstance(self.deliver("user@many.example"), Delivered)
+        self.assertEqual(sum(self.network.attempts.values()), 5)
+
+    def test_the_number_of_hosts_is_bounded(self):
+        self.relay = self.make(settings={"hosts_most": 1})
+        _, b = self.peers(b=Peer())
+        self.assertIsInstance(self.deliver(), Delayed)
+        self.assertEqual(b.connections, [])
+
+    def test_the_preferred_addresses_of_each_host_are_tried_first(self):
+        both = {"a.example": {"A": [self.A], "AAAA": ["2001:db8::1"]}}
+        orders = {"any": [self.A, "2001:db8::1", self.B], "ipv4": [self.A, "2001:db8::1", self.B],
+                  "ipv6": ["2001:db8::1", self.A, self.B]}  # fmt: skip
+        for prefer, order in orders.items():
+            self.setUp()
+            self.relay = self.make(zones=both, settings={"prefer": prefer})
+            self.deliver()
+            self.assertEqual(list(self.network.attempts), order)
 
 
 class AfterTheFinalDot(RelayCase):

@@ -13,8 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, DefaultOpenSSLContextFactory, trustRootFromCertificates
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mailserver.config.next_hop import checked_url
 from mailserver.relay import token_issuer
-from mailserver.relay.token_answers import IssuedTokens, TokenFailed, checked_url, issuer_of, tokens_from, tokens_of
+from mailserver.relay.token_answers import IssuedTokens, TokenFailed, issuer_of, tokens_from, tokens_of
 from mailserver.relay.token_issuer import Client, TokenIssuer
 from tests.any_octets import any_octets
 from tests.relay.issuer import MockIssuer
