@@ -30,7 +30,7 @@ from twisted.web.http_headers import Headers
 from mailserver.fetching.place import HTTPS_PORT, Place, place_of
 from mailserver.interfaces import Fetch, IResolver
 from mailserver.mail.dns_records import Answer, LookupFailed
-from mailserver.mail.fetched import Fetched, FetchFailed
+from mailserver.mail.fetched import Fetched, FetchFailed, Unverified
 from mailserver.mail.networks import NO_NETWORKS, Networks, is_public
 from mailserver.plugins.awaiting import later, within
 from mailserver.transport.bounded import AnswerContent, BoundedEndpoint, OneEndpoint
@@ -48,6 +48,7 @@ AT_ONCE = 20
 AT_ONCE_FOR_ONE = 10
 WAITING_MOST = 200
 USER_AGENT = b"mailserver"
+OF_TLS = "TLS: "
 
 
 class Fetching:
@@ -109,7 +110,9 @@ class Fetching:
             except (FetchFailed, CancelledError):
                 raise
             except Exception as error:  # of HTTP or TLS: there are many, and all mean that there is no answer
-                raise FetchFailed(f"{place.host}: {_words(error, endpoint)}") from error
+                words = _words(error, endpoint)
+                kind = Unverified if words.startswith(OF_TLS) else FetchFailed
+                raise kind(f"{place.host}: {words}") from error
             finally:
                 endpoint.cut()
         raise FetchFailed(f"{place.host} cannot be reached: {fault}")
@@ -193,5 +196,5 @@ def _words(error: Any, endpoint: BoundedEndpoint) -> str:
     inner = [reason.value if isinstance(reason, Failure) else reason for reason in getattr(error, "reasons", None) or ()]
     for one in inner:
         if isinstance(one, SSL.Error):
-            return f"TLS: {words_of(one)}"
+            return f"{OF_TLS}{words_of(one)}"
     return _words(inner[-1], endpoint) if inner else words_of(error)

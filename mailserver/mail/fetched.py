@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FetchFailed", "Fetched"]
+__all__ = ["FetchFailed", "Fetched", "Unverified"]
 
 
 class FetchFailed(OSError):
@@ -12,6 +12,10 @@ class FetchFailed(OSError):
 
     Whether the host has what was wanted, nobody knows then.
     """
+
+
+class Unverified(FetchFailed):
+    """The host's certificate is none of its name, or none that an authority vouches for, or there was no TLS at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ In the order in which they are read:
 * `token_issuer`: asks it, over https
 * `token_file`: the tokens as a file in the folder of keys, sealed
 * `token_keeper`: keeps a token that is good, for all who wait at once
+* `sts_fetching`: fetches a domain's MTA-STS policy (RFC 8461)
+* `sts_store`: keeps those that are in force, on the disk
+* `sts_keeper`: what MTA-STS says about a domain: looked up, fetched, renewed
 * `streaming`: content on its way to the socket, piece by piece, as fast as the peer reads
 * `conversion_forms`: the form in which a host takes a message: as it came, or encoded (RFC 6152, RFC 3030)
 * `conversions`: makes those forms: a small message at once, a large one in a thread

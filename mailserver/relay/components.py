@@ -19,6 +19,9 @@ from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
 from mailserver.relay.login import PasswordLogin, RelayLogin, TokenLogin
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.security import TLSMode
+from mailserver.relay.sts_fetching import PolicyFetching
+from mailserver.relay.sts_keeper import STSKeeper, with_sts
+from mailserver.relay.sts_store import KeptPolicies
 from mailserver.relay.token_file import TokenFile
 from mailserver.relay.token_issuer import Client, TokenIssuer
 from mailserver.relay.token_keeper import TokenKeeper
@@ -59,6 +62,9 @@ class RelayOptions(HopKeys):
 
 class MXOptions(RelayOptions):
     """Options of ``use = "mx"``."""
+
+    mta_sts: bool = True
+    """Follow the policies that domains publish about their mail exchangers (MTA-STS)."""
 
 
 class SmarthostOptions(RelayOptions, LoginKeys):
@@ -119,6 +125,7 @@ def _relay(
     by_domain: bool,
     login: RelayLogin | None = None,
     implicit_tls: bool = False,
+    sts: STSKeeper | None = None,
 ) -> Relay:
     from twisted.internet import reactor
 
@@ -152,7 +159,7 @@ def _relay(
         login=login,
         implicit_tls=implicit_tls,
     )
-    book = HostBook(look_up=look_up, seconds=services.steady_seconds)
+    book = HostBook(look_up=look_up if sts is None else with_sts(look_up, sts), seconds=services.steady_seconds)
     return Relay(
         book=book,
         connections=connections,
@@ -160,6 +167,21 @@ def _relay(
         by_domain=by_domain,
         recipients_most=options.recipients,
         tokens=login.keeper if isinstance(login, TokenLogin) else None,
+        sts=sts,
+    )
+
+
+def _sts_keeper(services: Services) -> STSKeeper | None:
+    """None for what is built without a server."""
+    fetch: Any = services.fetch
+    if fetch is None:
+        return None
+    return STSKeeper(
+        resolver=services.resolver,
+        fetching=PolicyFetching(fetch),
+        kept=KeptPolicies(services.state, services.clock),
+        clock=services.clock,
+        seconds=services.steady_seconds,
     )
 
 
@@ -212,6 +234,7 @@ class MXFactory:
             services,
             look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names=own_names),
             by_domain=True,
+            sts=_sts_keeper(services) if options.mta_sts else None,
         )
 
 

@@ -39,6 +39,7 @@ from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
 from mailserver.relay.security import Demand, TLSMode
+from mailserver.relay.sts_keeper import STSKeeper
 from mailserver.relay.token_keeper import TokenKeeper
 from mailserver.relay.transmission import Target, Transmission
 from mailserver.smtp.client.session import Request
@@ -190,9 +191,11 @@ class Relay:
         stop_seconds: float = 5.0,
         chance: random.Random | None = None,
         tokens: TokenKeeper | None = None,
+        sts: STSKeeper | None = None,
     ) -> None:
         self.connections = connections
         self._tokens = tokens
+        self._sts = sts
         self.calls_at_once = calls_at_once
         self.deadline_seconds = deadline_seconds
         self._book = book
@@ -214,11 +217,15 @@ class Relay:
         self.connections.start()
         if self._tokens is not None:
             self._tokens.start()
+        if self._sts is not None:
+            self._sts.start()
 
     async def stop(self) -> None:
         """Stop.  Running transactions have a few seconds to end."""
         if self._tokens is not None:
             await self._tokens.stop()
+        if self._sts is not None:
+            await self._sts.stop()
         await self.connections.stop(self._stop_seconds)
         self.log.info("the relay has stopped: {pool}", pool=repr(self.connections.pool))
 
@@ -230,12 +237,14 @@ class Relay:
     def counts(self) -> Mapping[str, int | float]:
         """Counts since the start: the pool's `PoolCounts` and its `hit_rate`; and `connections`, the number open now.
 
-        With tokens: `token_seconds_left` and `token_failures` (`TokenKeeper.counts`).
+        With tokens: `token_seconds_left` and `token_failures` (`TokenKeeper.counts`); with MTA-STS: `sts_policies` and
+        `sts_failures`.
         """
         pool = self.connections.pool
-        of_tokens = {} if self._tokens is None else self._tokens.counts()
+        others = {} if self._tokens is None else self._tokens.counts()
+        others |= {} if self._sts is None else self._sts.counts()
         return {
-            "connections": pool.connections, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4), **of_tokens
+            "connections": pool.connections, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4), **others
         }  # fmt: skip
 
     def doubts(self) -> Sequence[str]:

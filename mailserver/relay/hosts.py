@@ -28,6 +28,7 @@ from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
 from mailserver.trust.dane import NO_TLSA, TLSAAnswer
+from mailserver.trust.mta_sts import STSAnswer
 
 __all__ = ["Host", "HostBook", "Hosts", "Unroutable", "domain_hosts", "literal_address", "named_hosts"]
 
@@ -73,7 +74,7 @@ class Hosts:
     ttl_seconds: float = KEEP_SECONDS_MOST
     domain: str = ""
     is_authentic: bool = False
-    sts: object | None = None
+    sts: STSAnswer | None = None
 
     def in_order(self, chance: random.Random) -> list[Host]:
         """The hosts in one order of trying them: random among equals, so that they share the load (RFC 5321 section 5.1)."""

@@ -82,11 +82,13 @@ class STSAnswer:
 
     `policy` is the one in force; None where there is none, or none is known.  `why` is the failure of RFC 8460 section 4.3.2.2
     where a policy is announced and cannot be had, or the one in force could not be renewed; else "".  `detail` tells people.
+    `is_pending`: more will be known in a moment.
     """
 
     policy: STSPolicy | None = None
     why: str = ""
     detail: str = ""
+    is_pending: bool = False
 
 
 NO_STS = STSAnswer()
