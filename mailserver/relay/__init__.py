@@ -11,6 +11,7 @@ In the order in which they are read:
 * `protocol`: one connection to another host: drives a `ClientSession`
 * `security`: what a connection to another host must have (DANE, MTA-STS, REQUIRETLS): pure
 * `conclusions`: what the beginning of TLS came to, held against that: pure
+* `fallbacks`: what is tried after a handshake that failed
 * `client_contexts`: how the demands are carried out with OpenSSL
 * `login`: how the relay logs in to a smarthost (RFC 4954): with a password, or with a token of OAuth
 * `token_answers`: what an issuer of tokens says: pure, RFC 6749 and its neighbours

@@ -1,84 +1,231 @@
 """How the demands on a connection are carried out with OpenSSL, after STARTTLS (RFC 3207) or from the first octet on.
 
-An opportunistic connection accepts any certificate: whoever could forge one could also strip the offer.  A host whose handshake
-fails gets its mail in the clear, at once and for an hour, where the demand allows that.
+A handshake is one `Securing`.  It makes the connection and ends it during the handshake where an authority has to vouch for the
+certificate and none does.  DANE is looked at when the handshake is done and before anything is said.  Any other connection
+accepts any certificate: whoever could forge one could also strip the offer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
+from OpenSSL.SSL import X509VerificationCodes as Found
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions, platformTrust
 from zope.interface import implementer
 
+from mailserver.relay.conclusions import HandshakeFacts, TLSFault
 from mailserver.relay.pool import Key
 from mailserver.relay.security import Demand, TLSMode
-from mailserver.transport.verified import verified
+from mailserver.transport.certificate_faults import FAULTS, UNREADABLE
+from mailserver.transport.verified import has_name, is_ip_address
+from mailserver.trust import dane
+from mailserver.trust.dane import DaneFault, DaneMatch
 
-__all__ = ["ClearText", "ClientContexts"]
+__all__ = ["ClientContexts", "Securing"]
 
-CLEAR_SECONDS = 3600.0
-CLEAR_KEPT = 10_000
+SESSIONS_KEPT = 10_000
+SESSION_SECONDS = 3600.0  # a certificate is looked at anew at least so often
+
+DANE_FAULTS = {
+    DaneFault.NO_MATCH: TLSFault.NO_TLSA_MATCH,
+    DaneFault.EXPIRED: TLSFault.EXPIRED,
+    DaneFault.NAME_MISMATCH: TLSFault.OTHER_NAME,
+    DaneFault.BROKEN_CHAIN: TLSFault.UNTRUSTED,
+}
+EXPIRED = frozenset({Found.ERR_CERT_HAS_EXPIRED, Found.ERR_CERT_NOT_YET_VALID})
 
 
-class ClearText:
-    """Remembers hosts that offer STARTTLS and whose handshake fails."""
+@dataclass(frozen=True, slots=True)
+class _KeptSession:
+    """A session that the host may resume, and the certificates that it had shown when it began."""
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._until: dict[Key, float] = {}
-
-    def add(self, key: Key) -> None:
-        """The handshake failed: use no TLS there for an hour."""
-        if len(self._until) >= CLEAR_KEPT:
-            self._until = dict(list(self._until.items())[CLEAR_KEPT // 2 :])
-        self._until[key] = self._seconds() + CLEAR_SECONDS
-
-    def __contains__(self, key: Key) -> bool:
-        until = self._until.get(key)
-        if until is None:
-            return False
-        if self._seconds() < until:
-            return True
-        del self._until[key]
-        return False
+    session: SSL.Session
+    chain: tuple[bytes, ...]
+    until: float
 
 
 class ClientContexts:
-    """Makes what `ITransport.startTLS` needs.  One OpenSSL context serves all connections without verification."""
+    """Two OpenSSL contexts serve all connections: one believes the system's authorities, the other looks at nothing.
 
-    def __init__(self, trust_root: Any = None) -> None:
-        """`trust_root` is Twisted's `IOpenSSLTrustRoot`, the authorities that are believed; None for the system's."""
+    `trust_root` is Twisted's `IOpenSSLTrustRoot`, the authorities that are believed; None for the system's.  With `resumes` a
+    session is resumed where the host allows it, for the very same demand and address and no longer than an hour after the
+    certificate was looked at.  `seconds` is a monotonic clock.
+    """
+
+    def __init__(self, trust_root: Any = None, *, resumes: bool = False, seconds: Callable[[], float] | None = None) -> None:
         self._trust_root = trust_root or platformTrust()
-        self._unverified: SSL.Context | None = None
+        self._resumes = resumes and seconds is not None
+        self._seconds = seconds or (lambda: 0.0)
+        self._contexts: dict[bool, SSL.Context] = {}
+        self._sessions: dict[Key, _KeptSession] = {}
 
-    def creator(self, demand: Demand, host_name: str) -> IOpenSSLClientConnectionCreator:
-        """What Twisted needs for one connection to `host_name`."""
-        if demand.mode is TLSMode.VERIFIED:
-            name = demand.name or host_name
-            return verified(name, self._trust_root)
-        if self._unverified is None:
-            options = CertificateOptions()  # TLS 1.2 at least
-            self._unverified = options.getContext()
-            self._unverified.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)  # replies have their ends; see mailserver/tls/contexts.py
-        return _Unverified(self._unverified, host_name)
+    def securing(self, demand: Demand, host_name: str, *, key: Key | None = None, is_small: bool = False) -> Securing:
+        """One handshake with `host_name`.
+
+        `key` names the connections among which sessions are shared.  `is_small`: TLS 1.2, whose hello fits one packet.
+        """
+        believes = demand.looks_at_authorities
+        context = self._contexts.get(believes)
+        if context is None:
+            context = self._contexts[believes] = self._made(believes)
+        kept = None
+        if key is not None and self._resumes and not is_small:
+            kept = self._sessions.get(key)
+            if kept is not None and self._seconds() >= kept.until:
+                del self._sessions[key]
+                kept = None
+        return Securing(context, demand, demand.name or host_name, kept, is_small)
+
+    def keep_session(self, key: Key, connection: SSL.Connection, facts: HandshakeFacts, demand: Demand) -> None:
+        """The connection is what was demanded: the next one to the same place may resume its session."""
+        if not self._resumes or demand.is_tested:  # what is wrong would not be seen again
+            return
+        session = connection.get_session()
+        if session is None:
+            return
+        before = self._sessions.pop(key, None)
+        until = self._seconds() + SESSION_SECONDS
+        if before is not None and before.chain == facts.chain:  # resumed, it may be: its hour is not begun anew
+            until = before.until
+        if len(self._sessions) >= SESSIONS_KEPT:
+            self._sessions = dict(list(self._sessions.items())[SESSIONS_KEPT // 2 :])
+        self._sessions[key] = _KeptSession(session, facts.chain, until)
+
+    def forget_session(self, key: Key) -> None:
+        """The handshake failed: the next one is a full one."""
+        self._sessions.pop(key, None)
+
+    def _made(self, believes: bool) -> SSL.Context:
+        options = CertificateOptions(trustRoot=self._trust_root) if believes else CertificateOptions()  # TLS 1.2 at least
+        context = options.getContext()
+        context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)  # replies have their ends; see mailserver/tls/contexts.py
+        return context
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _Unverified:
-    """A connection that accepts any certificate.  It sends the host's name (SNI), so that the peer shows the right one."""
+class Securing:
+    """One handshake.  `name` is said (SNI), so that the host shows the right certificate; never a number."""
 
-    def __init__(self, context: SSL.Context, host_name: str) -> None:
+    def __init__(
+        self, context: SSL.Context, demand: Demand, name: str, kept: _KeptSession | None = None, is_small: bool = False
+    ) -> None:
         self._context = context
-        self._host_name = host_name
+        self._demand = demand
+        self._name = name
+        self._kept = kept
+        self._is_small = is_small
+        self._fault = TLSFault.NONE
+        self._detail = ""
+        self._certificate: Any = None  # the one that is at fault
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """See `IOpenSSLClientConnectionCreator`."""
         connection = SSL.Connection(self._context, None)
-        if self._host_name and not self._host_name.startswith("[") and not self._host_name.replace(".", "").isdigit():
-            if ":" not in self._host_name:
-                connection.set_tlsext_host_name(self._host_name.encode("ascii", "replace"))
+        name = self._name
+        if name and not name.startswith("[") and not is_ip_address(name):
+            connection.set_tlsext_host_name(name.encode("ascii", "replace"))
+        if self._demand.looks_at_authorities:
+            connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._accepts)
+        if self._is_small:
+            connection.set_options(SSL.OP_NO_TLSv1_3)
+        if self._kept is not None:
+            connection.set_session(self._kept.session)
         return connection
+
+    def _accepts(self, connection: Any, certificate: Any, error: int, depth: int, is_vouched_for: int) -> bool:
+        """OpenSSL asks for each certificate of the chain, from the authority's down to the host's own."""
+        if not is_vouched_for:
+            fault = TLSFault.EXPIRED if error in EXPIRED else TLSFault.UNTRUSTED
+            self._blame(fault, FAULTS.get(error, f"fault {error}"), certificate)
+        elif depth == 0 and not has_name(certificate, self._name):
+            self._blame(TLSFault.OTHER_NAME, f"it is not for {self._name}", certificate)
+        else:
+            return True
+        return self._demand.mode is not TLSMode.VERIFIED  # where a policy is only tested it goes on
+
+    def _blame(self, fault: TLSFault, detail: str, certificate: Any) -> None:
+        if self._fault is TLSFault.NONE:
+            self._fault = fault
+            self._certificate = certificate
+            self._detail = detail
+
+    def completed(self, connection: SSL.Connection | None, now: float) -> HandshakeFacts:
+        """What was found.  `now` is Unix time, for the certificates that DANE looks at."""
+        if connection is None:  # a transport that is no socket
+            return HandshakeFacts("TLS", fault=self._fault, detail=self._detail)
+        demand = self._demand
+        match, fault, detail = "", self._fault, self._detail
+        chain: tuple[bytes, ...] = ()
+        if demand.tlsa is not None or demand.looks_at_authorities:
+            chain = _chain(connection) or (() if self._kept is None else self._kept.chain)
+        if demand.looks_at_authorities and fault is TLSFault.NONE:
+            match = "WebPKI"
+        if demand.tlsa is not None and fault is TLSFault.NONE:
+            found = dane.match(demand.tlsa, chain, now)
+            if isinstance(found, DaneMatch):
+                one = found.record
+                said = f"DANE {one.usage} {one.selector} {one.matching_type}"
+                match = f"{match}, {said}" if match else said
+            else:
+                match, fault, detail = "", DANE_FAULTS[found.fault], found.why
+        if fault is not TLSFault.NONE and chain:
+            detail = f"{detail}; {described(chain[0])}"
+        return HandshakeFacts(
+            connection.get_protocol_version_name(),
+            connection.get_cipher_name() or "",
+            _group(connection),
+            chain,
+            match,
+            fault,
+            detail,
+        )
+
+    def failed(self, words: str) -> HandshakeFacts:
+        """The handshake has failed; `words` are those of the library, or of the peer."""
+        if self._fault is TLSFault.NONE:
+            return HandshakeFacts(fault=TLSFault.HANDSHAKE, detail=words)
+        octets = _octets([self._certificate])
+        detail = f"{self._detail}; {described(octets[0])}" if octets else self._detail
+        return HandshakeFacts(chain=octets, fault=self._fault, detail=detail)
+
+
+def described(octets: bytes) -> str:
+    """A certificate (DER) in a few words: whose, from whom, until when, its SHA-256."""
+    try:
+        certificate = x509.load_der_x509_certificate(octets)
+        return (
+            f"certificate of {_name_of(certificate.subject)} from {_name_of(certificate.issuer)}, "
+            f"until {certificate.not_valid_after_utc:%Y-%m-%d}, SHA-256 {hashlib.sha256(octets).hexdigest()}"
+        )
+    except UNREADABLE:
+        return "a certificate that cannot be read"
+
+
+def _name_of(name: x509.Name) -> str:
+    text = name.rfc4514_string()
+    return "".join(one if one.isprintable() else "?" for one in text)[:100] or "nobody"
+
+
+def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
+    return _octets(connection.get_peer_cert_chain() or ())
+
+
+def _octets(certificates: Sequence[Any]) -> tuple[bytes, ...]:
+    try:
+        return tuple([one.to_cryptography().public_bytes(Encoding.DER) for one in certificates if one is not None])
+    except UNREADABLE:
+        return ()
+
+
+def _group(connection: SSL.Connection) -> str:
+    try:
+        return connection.get_group_name() or ""
+    except NotImplementedError:  # OpenSSL before 3.0.8
+        return ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from mailserver.mail.reply import Reply
 from mailserver.relay.security import Demand, DemandedBy, TLSMode, TLSOutcome
 from mailserver.trust.mta_sts import FETCH_ERROR, POLICY_INVALID, WEBPKI_INVALID, STSMode
 
-__all__ = ["Conclusion", "HandshakeFacts", "TLSFault", "TLSSession", "concluded"]
+__all__ = ["Conclusion", "HandshakeFacts", "TLSFault", "TLSRefusal", "TLSSession", "concluded"]
 
 
 class TLSFault(enum.Enum):
@@ -49,6 +50,12 @@ class HandshakeFacts:
         return f"{words}, {self.match}" if self.match else words
 
 
+class TLSRefusal(Reply):
+    """Why a host gets no mail, in our own words: its TLS is not what is demanded, and for now that is certain."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Conclusion:
     """The outcome, why, and the peer's or the library's own words.  `may_go_on`: mail may go over this connection.
@@ -61,6 +68,16 @@ class Conclusion:
     detail: str = ""
     may_go_on: bool = True
     may_retry: bool = False
+
+    @property
+    def refusal(self) -> Reply:
+        """The reply for those who wait for the host, where mail may not go on: deferred, and why."""
+        lines = (f"TLS is demanded: {self.why}" + (f": {self.detail}" if self.detail else ""),)
+        if self.outcome in (TLSOutcome.NOT_OFFERED, TLSOutcome.REFUSED):
+            return TLSRefusal.heard(451, "4.7.4", lines)
+        if self.outcome is TLSOutcome.HANDSHAKE_FAILED:
+            return Reply.heard(451, "4.7.5", (f"TLS could not be established: {self.detail}",))
+        return TLSRefusal.heard(451, "4.7.5", lines)
 
 
 @dataclass(frozen=True, slots=True)

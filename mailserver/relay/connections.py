@@ -16,15 +16,18 @@ from mailserver.interfaces import Clock
 from mailserver.interfaces.services import TapsConnections
 from mailserver.mail import answers
 from mailserver.mail.reply import Reply
-from mailserver.relay.client_contexts import ClearText, ClientContexts
+from mailserver.relay.client_contexts import ClientContexts
+from mailserver.relay.conclusions import Conclusion, HandshakeFacts, TLSSession
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.conversions import Conversions
+from mailserver.relay.fallbacks import Fallbacks, TLSStep
 from mailserver.relay.pool import ConnectionRecord, Pool, PoolLimits, RecordState
 from mailserver.relay.protocol import RelayProtocol
 from mailserver.relay.transmission import Meaning, Target, Transmission, meaning_of, told
 from mailserver.smtp.client import events
 from mailserver.smtp.client.offer import NOTHING_OFFERED
 from mailserver.smtp.client.session import UNCERTAIN, ClientLimits, ClientSession, Phase
+from mailserver.transport.channel_bindings import connection_of
 
 __all__ = ["Connections"]
 
@@ -58,7 +61,8 @@ class Connections:
     name counts as a loop.  With `lmtp` the protocol is LMTP.  `eight_bit` says what happens to 8-bit content for a
     host without 8BITMIME.  Large messages are converted in files in `directory`; `room_for(octets)` says whether its disk
     has room.  A transmission waits for a connection no longer than `waiting_seconds`.  `seconds`, where it is given, is a
-    monotonic clock.  `recordings` is asked of each connection whether it is recorded.
+    monotonic clock.  `recordings` is asked of each connection whether it is recorded.  `trust_root` are the authorities that
+    are believed (Twisted's `IOpenSSLTrustRoot`), None for the system's.  With `resumes` TLS sessions are resumed.
     """
 
     log = Logger()
@@ -80,14 +84,18 @@ class Connections:
         seconds: Callable[[], float] | None = None,
         waiting_seconds: float = 600.0,
         recordings: TapsConnections | None = None,
+        trust_root: Any = None,
+        resumes: bool = True,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits)
-        self.contexts = ClientContexts()
+        self.wall_clock = clock.seconds
+        self.tls_seen: Callable[[TLSSession], None] | None = None  # is told how TLS began on each connection that wants it
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
         self.seconds = seconds or clock.seconds
+        self.contexts = ClientContexts(trust_root, resumes=resumes, seconds=self.seconds)
         self.run_in_thread = run_in_thread
         self._recordings = recordings
-        self._clear_text = ClearText(self.seconds)
+        self._fallbacks = Fallbacks(self.seconds)
         self._connect_tcp = connect_tcp
         self._own_name = own_name
         self._client_limits = client_limits
@@ -235,12 +243,14 @@ class Connections:
     def connected(self, record: ConnectionRecord, target: Target) -> RelayProtocol:
         """The peer has accepted the connection.  Return its protocol."""
         self._connectors.pop(record, None)
+        needs_extensions = not target.demand.allows_clear or target.login is not None
         session = ClientSession(
             hello_name=self._own_name,
             lmtp=self._lmtp,
             limits=self._client_limits,
             is_encrypted=target.implicit_tls,
-            helo_after_refusal=target.demand.allows_clear and target.login is None,
+            helo_after_refusal=not needs_extensions,
+            needs_extensions=needs_extensions,
         )
         connection = self._connections[record] = RelayProtocol(session, record, target, self)
         connection.recordings = self._recordings
@@ -275,9 +285,9 @@ class Connections:
 
     # --- what connections tell (Owner) ---
 
-    def may_encrypt(self, target: Target) -> bool:
-        """Whether STARTTLS may be used there: no recent handshake has failed."""
-        return not target.demand.allows_clear or target.key not in self._clear_text
+    def tls_step(self, target: Target) -> TLSStep:
+        """How TLS begins there, after what has failed in the last hour."""
+        return self._fallbacks.step(target.key)
 
     def calls_itself_like_us(self, host: str) -> bool:
         """Whether a host that greets with this name is ourselves (a loop)."""
@@ -285,6 +295,9 @@ class Connections:
 
     def opened(self, connection: RelayProtocol) -> None:
         """The connection is ready for its first transaction."""
+        handle = connection_of(connection.transport) if connection.tls else None
+        if handle is not None:  # by now a host has given the tickets of TLS 1.3
+            self.contexts.keep_session(connection.record.key, handle, connection.facts, connection.target.demand)
         self.pool.opened(connection.record, self.seconds())
         if self._stopping:
             self.pool.gone(connection.record)
@@ -296,12 +309,44 @@ class Connections:
         self._failed(connection.record, why, connection.session.dialogue.lines())
         self.decide()
 
-    def tls_broken(self, connection: RelayProtocol, why: str) -> None:
-        """The TLS handshake failed: the next connection does without TLS."""
-        self.log.warn("{host}: {why}; mail goes there in the clear for a while", host=str(connection.target), why=why)
-        self._clear_text.add(connection.record.key)
+    def tls_concluded(self, connection: RelayProtocol, facts: HandshakeFacts, conclusion: Conclusion) -> None:
+        """What the beginning of TLS came to."""
+        if not conclusion.may_go_on:
+            self.contexts.forget_session(connection.record.key)
+        if self.tls_seen is None:
+            return
+        target = connection.target
+        try:
+            own = getattr(connection.transport.getHost(), "host", "")
+            self.tls_seen(
+                TLSSession(
+                    domain=target.demand.domain,
+                    demand=target.demand,
+                    host=target.host,
+                    address=target.key.address,
+                    own_address=own,
+                    outcome=conclusion.outcome,
+                    detail=conclusion.detail,
+                    facts=facts,
+                    time=self.wall_clock(),
+                )
+            )
+        except Exception:  # noqa: BLE001  # whoever counts is no reason not to send
+            self.log.failure("what is told of a TLS session could not be taken")
+
+    def tls_broken(self, connection: RelayProtocol, why: str) -> bool:
+        """The TLS handshake failed: whether the next connection tries it in another way."""
+        target = connection.target
+        allows_clear = target.demand.allows_clear and not target.implicit_tls
+        step = self._fallbacks.failed(
+            connection.record.key, connection.tls_step, allows_clear=allows_clear, said_hello=connection.has_said_hello
+        )
+        if step is None:
+            return False
+        self.log.warn("{host}: {why}; for a while {step} is used there", host=str(target), why=why, step=step.value)
         self.pool.gone(connection.record)
         self.decide()
+        return True
 
     def over(self, connection: RelayProtocol, transmission: Transmission, done: events.Done, lost: bool) -> None:
         """A transaction has ended."""

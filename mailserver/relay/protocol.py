@@ -21,7 +21,9 @@ from zope.interface import implementer
 
 from mailserver.interfaces.services import TapsConnections
 from mailserver.mail.reply import Reply
-from mailserver.relay.client_contexts import ClientContexts
+from mailserver.relay.client_contexts import ClientContexts, Securing
+from mailserver.relay.conclusions import Conclusion, HandshakeFacts, TLSFault, concluded
+from mailserver.relay.fallbacks import TLSStep
 from mailserver.relay.pool import ConnectionRecord, RecordState
 from mailserver.relay.streaming import FileStream
 from mailserver.relay.token_answers import TokenFailed
@@ -33,13 +35,12 @@ from mailserver.smtp.client.session import ClientSession, Phase
 from mailserver.smtp.client.states import ClientState
 from mailserver.smtp.events import Wait
 from mailserver.transport.certificate_faults import words_of
-from mailserver.transport.channel_bindings import bindings_of
+from mailserver.transport.channel_bindings import bindings_of, connection_of
 from mailserver.transport.recording import Tap
 from mailserver.transport.writing import let_go, writer
 
 __all__ = ["Owner", "RelayProtocol"]
 
-NO_TLS = Reply.of(451, "4.7.4", "The host does not offer the encryption that is wanted of it")
 NO_LOGIN = Reply.of(451, "4.7.0", "The host offers no way to log in that we know")
 NOT_ENCRYPTED = Reply.of(451, "4.7.0", "Without encryption the relay does not log in")
 LOOP = Reply.of(451, "4.4.6", "The host calls itself by the name of this one")
@@ -47,6 +48,7 @@ UNREADABLE_PASSWORD = Reply.of(451, "4.3.5", "The password for the host cannot b
 UNREADABLE = Reply.of(451, "4.3.0", "The message could not be read from its file")
 GIVEN_UP = Reply.of(451, "4.4.2", "The connection was given up")
 FURTHER_ANSWER_SECONDS = 30.0  # in a phase with several replies, for each but the first
+IN_THE_CLEAR = HandshakeFacts()
 
 log = Logger()
 
@@ -56,12 +58,14 @@ class Owner(Protocol):
 
     waits: Mapping[Phase, float]
     contexts: ClientContexts
+    wall_clock: Callable[[], float]  # Unix time, for certificates
 
     def seconds(self) -> float: ...
 
     def run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
 
-    def may_encrypt(self, target: Target) -> bool: ...
+    def tls_step(self, target: Target) -> TLSStep:
+        """How TLS begins there."""
 
     def calls_itself_like_us(self, host: str) -> bool: ...
 
@@ -71,8 +75,11 @@ class Owner(Protocol):
     def unusable(self, connection: RelayProtocol, why: Reply) -> None:
         """The connection never became ready."""
 
-    def tls_broken(self, connection: RelayProtocol, why: str) -> None:
-        """The TLS handshake failed, and TLS is not required."""
+    def tls_concluded(self, connection: RelayProtocol, facts: HandshakeFacts, conclusion: Conclusion) -> None:
+        """What the beginning of TLS came to.  Once for each connection that got so far."""
+
+    def tls_broken(self, connection: RelayProtocol, why: str) -> bool:
+        """The TLS handshake failed.  Return whether another connection is tried in another way: then this one is done with."""
 
     def over(self, connection: RelayProtocol, transmission: Transmission, done: events.Done, lost: bool) -> None:
         """A transaction has ended.  `lost`: the connection has ended with it."""
@@ -102,10 +109,13 @@ class RelayProtocol(TwistedProtocol):
         self.target = target
         self.owner = owner
         self.tap: Tap | None = None  # takes what is said, where somebody records it
-        self.tls = ""  # the TLS version, "" in the clear
+        self.tls = ""  # what is known of its encryption, in words; "" in the clear
+        self.facts = IN_THE_CLEAR
+        self.tls_step = TLSStep.FULL
         self.deadline = math.inf
         self.transmission: Transmission | None = None
         self.content_sent = False
+        self._securing: Securing | None = None
         self._done: events.Done | None = None
         self._exchange: AuthExchange | None = None  # the log-in under way
         self._stream: FileStream | None = None
@@ -132,8 +142,9 @@ class RelayProtocol(TwistedProtocol):
             if self.tap is not None:
                 self._write = self.tap.writer(self._write)
         self._set_deadline()
+        self.tls_step = self.owner.tls_step(self.target)
         if self.target.implicit_tls:
-            transport.startTLS(self.owner.contexts.creator(self.target.demand, self.target.host))
+            self._secure()
 
     def dataReceived(self, data: bytes) -> None:
         if self.tap is not None:
@@ -144,8 +155,7 @@ class RelayProtocol(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_stream()
         if self._is_securing:
-            words = words_of(reason.value)  # type: ignore[arg-type]  # a Failure has one
-            self._opening_failed(Reply.heard(451, "4.7.5", (f"TLS could not be established: {words}",)))
+            self._tls_failed(words_of(reason.value))  # type: ignore[arg-type]  # a Failure has one
         self.session.receive_eof()
         self._run()
         self._opening_failed(GIVEN_UP)
@@ -156,9 +166,17 @@ class RelayProtocol(TwistedProtocol):
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake is done (`IHandshakeListener`)."""
-        self.tls = _tls_version(self.transport)
+        facts, conclusion = self._what_was_shaken()
+        self.facts, self.tls = facts, str(facts)
+        if not conclusion.may_go_on:  # before anything is said
+            if self.record.state is RecordState.OPENING:
+                self.owner.unusable(self, conclusion.refusal)
+            self.session.give_up(conclusion.refusal)
+            self._run()
+            self.transport.abortConnection()
+            return
         if self.tap is not None:
-            self.tap.encrypted(self.tls)
+            self.tap.encrypted(facts.version)
         if not self.target.implicit_tls:
             self.session.tls_established()
         self._run()
@@ -192,10 +210,48 @@ class RelayProtocol(TwistedProtocol):
     def _opening_failed(self, why: Reply) -> None:
         """Tell the owner, once, that the connection has never become ready."""
         if self.record.state is RecordState.OPENING:
-            if self._is_securing and self.target.demand.allows_clear:
-                self.owner.tls_broken(self, str(why))
+            if self._is_securing:
+                self._tls_failed(" ".join(why.lines))
             else:
                 self.owner.unusable(self, why)
+
+    @property
+    def has_said_hello(self) -> bool:
+        """Whether our first message of TLS was sent."""
+        return self._securing is not None
+
+    def _secure(self) -> None:
+        """Begin the handshake."""
+        target = self.target
+        is_small = self.tls_step is not TLSStep.FULL
+        self._securing = self.owner.contexts.securing(target.demand, target.host, key=target.key, is_small=is_small)
+        self.transport.startTLS(self._securing)
+
+    def _what_was_shaken(self) -> tuple[HandshakeFacts, Conclusion]:
+        """What the handshake has shown.  Whatever goes wrong here, nothing is said over the connection."""
+        try:
+            assert self._securing is not None
+            facts = self._securing.completed(connection_of(self.transport), self.owner.wall_clock())
+        except Exception:  # noqa: BLE001  # an odd certificate, say
+            log.failure("the relay stumbled over the certificates of {host}", host=str(self.target))
+            facts = HandshakeFacts(fault=TLSFault.HANDSHAKE, detail="its certificates cannot be judged")
+        return facts, self._conclude(facts)
+
+    def _conclude(self, facts: HandshakeFacts) -> Conclusion:
+        conclusion = concluded(self.target.demand, facts)
+        self.owner.tls_concluded(self, facts, conclusion)
+        return conclusion
+
+    def _tls_failed(self, words: str) -> None:
+        """STARTTLS or the handshake came to nothing.  Tell the owner, once."""
+        if self.record.state is not RecordState.OPENING:
+            return
+        facts = HandshakeFacts(fault=TLSFault.HANDSHAKE, detail=words)
+        if self._securing is not None:
+            facts = self._securing.failed(words)
+        conclusion = self._conclude(facts)
+        if not (conclusion.may_retry and self.owner.tls_broken(self, words)):
+            self.owner.unusable(self, conclusion.refusal)
 
     def _close(self) -> None:
         if not self._closing:
@@ -275,12 +331,20 @@ class RelayProtocol(TwistedProtocol):
             self._turn_away(LOOP)
         elif not demand.wants_tls or session.is_encrypted:
             self._login()
-        elif event.offer.starttls and self.owner.may_encrypt(self.target):
+        elif demand.allows_clear and self.tls_step is TLSStep.CLEAR:
+            self._login()
+        elif event.offer.starttls:
             session.start_tls()
-        elif demand.allows_clear:
+        else:
+            self._without_tls(HandshakeFacts(fault=TLSFault.NOT_OFFERED))
+
+    def _without_tls(self, facts: HandshakeFacts) -> None:
+        """The host does not do STARTTLS: mail goes in the clear, or it does not go."""
+        conclusion = self._conclude(facts)
+        if conclusion.may_go_on:
             self._login()
         else:
-            self._turn_away(NO_TLS)
+            self._turn_away(conclusion.refusal)
 
     def _login(self) -> None:
         """Log in, where that is wanted.  All else is done."""
@@ -343,16 +407,18 @@ class RelayProtocol(TwistedProtocol):
         self._turn_away(Reply.heard(451, "4.7.0", (f"The host does not let us log in: {why}",)))
 
     def _on_ready_for_tls(self, event: events.ReadyForTLS) -> None:
-        self.transport.startTLS(self.owner.contexts.creator(self.target.demand, self.target.host))
+        self._secure()
 
     def _on_tls_refused(self, event: events.TLSRefused) -> None:
-        if self.target.demand.allows_clear:
-            self._login()
-        else:
-            self._turn_away(Reply.heard(451, "4.7.4", ("The host refuses STARTTLS:", *event.reply.lines)))
+        self._without_tls(HandshakeFacts(fault=TLSFault.REFUSED, detail=str(event.reply)))
 
     def _on_refused(self, event: events.Refused) -> None:
-        self._turn_away(_temporary(event.reply))
+        session, demand = self.session, self.target.demand
+        if session.phase is Phase.HELLO and not (session.is_encrypted or demand.allows_clear):  # who knows who says so
+            self._conclude(HandshakeFacts(fault=TLSFault.NOT_OFFERED, detail=str(event.reply)))
+            self._turn_away(Reply.heard(451, "4.7.4", (f"TLS is demanded, and the host refuses EHLO: {event.reply}",)))
+        else:
+            self._turn_away(_temporary(event.reply))
 
     def _turn_away(self, why: Reply) -> None:
         self._opening_failed(why)
@@ -379,6 +445,12 @@ class RelayProtocol(TwistedProtocol):
 
     def _on_gone(self, event: events.Closing | events.Lost | events.Broken) -> None:
         why = getattr(event, "why", "")
+        if event.phase is Phase.TLS and self.record.state is RecordState.OPENING:  # what is no handshake that has failed
+            fault = TLSFault.REFUSED if isinstance(event, events.Closing) else TLSFault.HANDSHAKE
+            words = why or str(getattr(event, "reply", "the connection was lost"))
+            conclusion = self._conclude(HandshakeFacts(fault=fault, detail=words))
+            if not self.target.demand.allows_clear:
+                self._opening_failed(conclusion.refusal)
         if isinstance(event, events.Closing):
             self._opening_failed(event.reply)
         elif why:
@@ -449,8 +521,3 @@ def _temporary(reply: Reply) -> Reply:
         return reply
     return Reply.heard(451, "4.3.2", (f"The host turns us away: {reply}",))
 
-
-def _tls_version(transport: Any) -> str:
-    handle = getattr(transport, "protocol", transport).getHandle()
-    version = getattr(handle, "get_protocol_version_name", None)
-    return str(version()) if version is not None else "TLS"

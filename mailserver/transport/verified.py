@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
-__all__ = ["verified"]
+__all__ = ["has_name", "is_ip_address", "verified"]
 
 
 def verified(host_name: str, trust_root: Any) -> IOpenSSLClientConnectionCreator:
@@ -43,15 +43,20 @@ class _Verified:
     def _accepts(self, connection: Any, certificate: Any, error: int, depth: int, is_vouched_for: int) -> bool:
         if not is_vouched_for or depth:
             return bool(is_vouched_for)
-        try:
-            leaf = certificate.to_cryptography()
-            if is_ip_address(self._host_name):
-                verify_certificate_ip_address(leaf, self._host_name)
-            else:
-                verify_certificate_hostname(leaf, self._host_name)
-        except Exception:  # noqa: BLE001  # an odd certificate is not the one that we want
-            return False
-        return True
+        return has_name(certificate, self._host_name)
+
+
+def has_name(certificate: Any, host_name: str) -> bool:
+    """Whether a certificate (pyOpenSSL's) is for this host, a DNS name or a numeric address (RFC 9525)."""
+    try:
+        leaf = certificate.to_cryptography()
+        if is_ip_address(host_name):
+            verify_certificate_ip_address(leaf, host_name)
+        else:
+            verify_certificate_hostname(leaf, host_name)
+    except Exception:  # noqa: BLE001  # an odd certificate is not the one that we want
+        return False
+    return True
 
 
 def is_ip_address(text: str) -> bool:

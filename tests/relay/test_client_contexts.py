@@ -11,7 +11,7 @@ from OpenSSL import SSL
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.relay.client_contexts import ClientContexts, _Unverified
+from mailserver.relay.client_contexts import ClientContexts, Securing
 from mailserver.relay.security import Demand, TLSMode
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -37,7 +37,7 @@ class Names(SynchronousTestCase):
     def test_a_host_is_told_the_name_that_is_meant_and_never_a_number(self):
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         for name, told in (("mx.example.org", b"mx.example.org"), ("192.0.2.1", None), ("[2001:db8::1]", None), ("2001:db8::1", None), ("", None)):
-            self.assertEqual(_Unverified(context, name).clientConnectionForTLS(None).get_servername(), told, name)
+            self.assertEqual(Securing(context, Demand(TLSMode.REQUIRED), name).clientConnectionForTLS(None).get_servername(), told, name)
 
 
 class Verified(SynchronousTestCase):
@@ -53,7 +53,7 @@ class Verified(SynchronousTestCase):
         context.use_certificate(made("mx.example.org", "Authority", key, signer or self.authority_key, *extensions))
         context.use_privatekey(key)
         root = trustRootFromCertificates([Certificate.loadPEM(self.authority.public_bytes(Encoding.PEM))])
-        creator = ClientContexts(root).creator(Demand(TLSMode.VERIFIED, name), name)
+        creator = ClientContexts(root).securing(Demand(TLSMode.VERIFIED, name), name)
         client, server = creator.clientConnectionForTLS(Protocol()), SSL.Connection(context, None)
         client.set_connect_state()
         server.set_accept_state()

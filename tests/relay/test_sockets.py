@@ -177,8 +177,8 @@ class Encryption(SocketCase):
         for _ in range(2):
             outcome = await self.deliver(relay := await self.relay())
             self.assertIsInstance(outcome, Delivered)
-            self.assertRegex(outcome.note, r"\]:\d+, TLSv1\.[23], message 1")
-            self.assertRegex((await self.deliver(relay)).note, r"TLSv1\.[23], message 2")
+            self.assertRegex(outcome.note, r"\]:\d+, TLSv1\.[23] [A-Z0-9_]+ \w+, message 1")
+            self.assertRegex((await self.deliver(relay)).note, r"TLSv1\.[23] [A-Z0-9_]+ \w+, message 2")
         self.assertEqual(self.sink.messages, [(True, MESSAGE)] * 4)
 
     async def test_a_large_file_goes_through_tls(self):
@@ -194,7 +194,7 @@ class Encryption(SocketCase):
         self.sink.tls = "garbage"
         outcome = await self.deliver(await self.relay())
         self.assertIsInstance(outcome, Delivered)
-        self.assertEqual((len(self.sink.connections), self.sink.messages), (2, [(False, MESSAGE)]))
+        self.assertEqual((len(self.sink.connections), self.sink.messages), (3, [(False, MESSAGE)]))
 
     async def test_octets_in_the_clear_behind_the_220_end_the_connection_and_nothing_goes_in_the_clear_instead(self):
         """RFC 3207 section 5"""

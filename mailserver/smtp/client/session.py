@@ -64,8 +64,8 @@ class ClientSession:
     `hello_name` is our name in EHLO; `lmtp` makes it LMTP (RFC 2033).  `is_encrypted` says that the connection has TLS from
     the start; `is_authenticated` that the peer has let us in.  `offer` is what the peer has offered last, None before;
     `dialogue` is what was said, for people.  `answers` counts the replies that were heard.  With `helo_after_refusal` HELO
-    follows a 550 or 554 to EHLO, too: for callers who can do without extensions.  Raises ValueError for a name that cannot
-    be said.
+    follows a 550 or 554 to EHLO, too: for callers who can do without extensions.  With `needs_extensions` HELO is never said.
+    Raises ValueError for a name that cannot be said.
     """
 
     __slots__ = (
@@ -89,6 +89,7 @@ class ClientSession:
         "is_encrypted",
         "limits",
         "lmtp",
+        "needs_extensions",
         "offer",
         "state",
     )
@@ -101,6 +102,7 @@ class ClientSession:
         limits: ClientLimits | None = None,
         is_encrypted: bool = False,
         helo_after_refusal: bool = False,
+        needs_extensions: bool = False,
     ) -> None:
         if OWN_HELLO_NAME.fullmatch(hello_name) is None:
             raise ValueError(f"not a name for EHLO: {hello_name!r}")
@@ -110,6 +112,7 @@ class ClientSession:
         self.is_encrypted = is_encrypted
         self.is_authenticated = False
         self.helo_after_refusal = helo_after_refusal
+        self.needs_extensions = needs_extensions
         self.answers = 0
         self.offer: Offer | None = None
         self.dialogue = Dialogue()
@@ -415,7 +418,7 @@ class ClientSession:
 
     def _answer_ehlo(self, reply: Reply, index: int) -> bool:
         is_unknown = reply.code in HELO_FOLLOWS or (self.helo_after_refusal and reply.code in MAY_BE_UNKNOWN)
-        if is_unknown and not self.is_encrypted:
+        if is_unknown and not (self.is_encrypted or self.needs_extensions):
             # RFC 5321 section 3.2.  Under TLS the peer has known EHLO before: without it, what was offered would be lost.
             self._awaited.clear()
             self._say(Command.HELO, ONLY, f"HELO {self.hello_name}\r\n".encode("ascii"))
