@@ -47,7 +47,7 @@ class _Verified:
 
 
 def has_name(certificate: Any, host_name: str) -> bool:
-    """Whether a certificate (pyOpenSSL's) is for this host, a DNS name or a numeric address (RFC 9525)."""
+    """Whether a certificate (pyOpenSSL's) is for this host, a DNS name or a numeric address."""
     try:
         leaf = certificate.to_cryptography()
         if is_ip_address(host_name):

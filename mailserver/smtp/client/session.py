@@ -44,15 +44,7 @@ from mailserver.smtp.events import Wait
 from mailserver.smtp.faults import LocalProtocolError
 from mailserver.smtp.grammar import OWN_HELLO_NAME
 
-__all__ = [
-    "UNCERTAIN",
-    "ClientLimits",
-    "ClientSession",
-    "LocalProtocolError",
-    "Offer",
-    "Phase",
-    "Request",
-]
+__all__ = ["UNCERTAIN", "ClientLimits", "ClientSession", "LocalProtocolError", "Offer", "Phase", "Request"]
 
 ONLY = -1  # the index of a command that is about no single recipient
 NOTHING_ASKED: tuple[Command | None, int] = (None, ONLY)
