@@ -124,7 +124,7 @@ def _text(data: bytes, record: Record) -> str:
     if type == TXT:
         return _strings(data, start, end)
     if type == TLSA:
-        if end - start < 4:
+        if end - start < 3:  # without any data it is of no use, but takes nothing from the others
             raise MalformedMessage("a TLSA record of another length")
         return f"{data[start]} {data[start + 1]} {data[start + 2]} {data[start + 3 : end].hex()}"
     return _name(data, start, end)  # PTR, CNAME, NS

@@ -5,6 +5,7 @@ In the order in which they are read:
 * `delivery`: the relay as a delivery: a message's destinations, by hosts, over the pool
 * `attempts`: before an attempt: those who may say no, change the message for one destination, name the hosts
 * `hosts`: where a domain's mail goes: hosts and addresses in their order (RFC 5321 section 5.1)
+* `tlsa`: what the DNS says about a host's certificates, where it is secure (RFC 7672 section 2.2)
 * `pool`: which transaction goes over which connection: pure, without sockets and without a clock
 * `transmission`: one message to one destination: the hosts to try, and what each answer means
 * `connections`: opens, uses and closes connections as the pool decides, and goes on to the next host

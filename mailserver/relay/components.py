@@ -232,7 +232,9 @@ class MXFactory:
         return _relay(
             options,
             services,
-            look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names=own_names),
+            look_up=lambda domain: domain_hosts(
+                domain, resolver=resolver, own_names=own_names, port=options.port
+            ),
             by_domain=True,
             sts=_sts_keeper(services) if options.mta_sts else None,
         )
@@ -259,7 +261,9 @@ class SmarthostFactory:
         return _relay(
             options,
             services,
-            look_up=lambda _: named_hosts(options.host, resolver=services.resolver, look_up_mx=options.look_up_mx),
+            look_up=lambda _: named_hosts(
+                options.host, resolver=services.resolver, look_up_mx=options.look_up_mx, port=options.port
+            ),
             by_domain=False,
             login=login,
             implicit_tls=options.implicit_tls,

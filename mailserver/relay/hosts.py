@@ -27,11 +27,13 @@ from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later
-from mailserver.trust.dane import NO_TLSA, TLSAAnswer
+from mailserver.relay.tlsa import AddressAnswer, tlsa_of
+from mailserver.trust.dane import NO_TLSA, TLSAAnswer, TLSAState
 from mailserver.trust.mta_sts import STSAnswer
 
 __all__ = ["Host", "HostBook", "Hosts", "Unroutable", "domain_hosts", "literal_address", "named_hosts"]
 
+SMTP_PORT = 25
 HOSTS_MOST = 10  # mail exchangers of a domain that are used
 ADDRESSES_MOST = 8  # of one host
 PREFERENCE_MOST = 65535  # RFC 1035 section 3.3.9
@@ -105,16 +107,16 @@ def literal_address(domain: str) -> str | None:
         return None
 
 
-async def domain_hosts(domain: str, *, resolver: IResolver, own_names: Collection[str] = ()) -> Hosts:
+async def domain_hosts(domain: str, *, resolver: IResolver, own_names: Collection[str] = (), port: int = SMTP_PORT) -> Hosts:
     """The hosts of `domain` (lower case, A-labels, or an address literal).  `own_names` are ours, in lower case.
 
-    Raises `Unroutable`.
+    `port` is the one that is connected to: TLSA records are a port's.  Raises `Unroutable`.
     """
     if domain.startswith("["):
         address = literal_address(domain)
         if address is None:
             raise Unroutable(Failed(NO_LITERAL, f"{domain} cannot be connected to"))
-        return Hosts(((Host(domain, (address,)),),))
+        return Hosts(((Host(domain, (address,)),),), domain=domain)
     answer = await _ask(resolver, domain, "MX")
     if not answer.name_exists:
         raise Unroutable(Failed(NO_DOMAIN, f"{domain} does not exist (MX)"))
@@ -128,20 +130,23 @@ async def domain_hosts(domain: str, *, resolver: IResolver, own_names: Collectio
     usable = _before_ourselves(exchangers, own_names)
     if not usable:
         raise Unroutable(Failed(LOOP, f"{domain}: this host is its best mail exchanger, but takes no mail for it"))
-    return await _with_addresses(domain, usable[:HOSTS_MOST], resolver, answer.ttl_seconds)
+    way = _Way(domain, tuple(filter(None, (domain, answer.canonical_name))), answer.authenticated, port)
+    return await _with_addresses(way, usable[:HOSTS_MOST], resolver, answer.ttl_seconds)
 
 
-async def named_hosts(name: str, *, resolver: IResolver | None, look_up_mx: bool = False) -> Hosts:
+async def named_hosts(
+    name: str, *, resolver: IResolver | None, look_up_mx: bool = False, port: int = SMTP_PORT
+) -> Hosts:
     """The hosts of a smarthost: a numeric address, in brackets or bare, or a name.  Raises `Unroutable`."""
     address = literal_address(name) or _numeric(name)
     if address is not None:
-        return Hosts(((Host(name, (address,)),),))
+        return Hosts(((Host(name, (address,)),),), domain=name, is_authentic=True)
     if resolver is None:
         raise Unroutable(Delayed(NO_ANSWER, f"{name}: no resolver is configured"))
     try:
         if look_up_mx:
-            return await domain_hosts(name, resolver=resolver)
-        return await _with_addresses(name, [(0, name)], resolver, 0)
+            return await domain_hosts(name, resolver=resolver, port=port)
+        return await _with_addresses(_Way(name, (name,), True, port), [(0, name)], resolver, 0)
     except Unroutable as error:  # the configuration or the DNS is wrong; recipients must not fail for that
         raise Unroutable(Delayed(NO_SMARTHOST, str(error))) from error
 
@@ -155,45 +160,70 @@ def _before_ourselves(exchangers: Sequence[tuple[int, str]], own_names: Collecti
     return [(preference, name) for preference, name in exchangers if preference < own]
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How hosts are come to: `domain`, all `names` of it, whether what leads from them to the hosts `is_sure`, the port there."""
+
+    domain: str
+    names: tuple[str, ...]
+    is_sure: bool
+    port: int
+
+
 async def _with_addresses(
-    domain: str, exchangers: Sequence[tuple[int, str]], resolver: IResolver, ttl_seconds: float
+    way: _Way, exchangers: Sequence[tuple[int, str]], resolver: IResolver, ttl_seconds: float
 ) -> Hosts:
-    """Look all addresses up at the same time.  A host whose look-up fails is left out where others have addresses."""
+    """Look up all hosts at the same time.  One whose look-up fails is left out where others have addresses."""
     found: list[Any] = await gatherResults(
-        [_begun(_addresses(name, resolver)) for _, name in exchangers], consumeErrors=True
+        [_begun(_host(name, way, resolver)) for _, name in exchangers], consumeErrors=True
     )
     groups: dict[int, list[Host]] = {}
     ttls = [ttl_seconds] if ttl_seconds else []
     failure = ""
-    for (preference, name), (addresses, ttl, why) in zip(exchangers, found, strict=True):
+    for (preference, _), (host, ttl, why) in zip(exchangers, found, strict=True):
         failure = failure or why
-        if addresses:
-            groups.setdefault(preference, []).append(Host(name, addresses[:ADDRESSES_MOST]))
+        if host.addresses:
+            groups.setdefault(preference, []).append(host)
             ttls.append(ttl)
     if groups:
-        return Hosts(tuple(tuple(group) for _, group in sorted(groups.items())), min(ttls))
+        ordered = tuple(tuple(group) for _, group in sorted(groups.items()))
+        return Hosts(ordered, min(ttls), way.domain, way.is_sure)
     if failure:
-        raise Unroutable(Delayed(NO_ANSWER, f"{domain}: {failure}"))
+        raise Unroutable(Delayed(NO_ANSWER, f"{way.domain}: {failure}"))
     names = ", ".join(name for _, name in exchangers)
-    raise Unroutable(Failed(NO_ADDRESS, f"{domain}: no address for {names}"))
+    raise Unroutable(Failed(NO_ADDRESS, f"{way.domain}: no address for {names}"))
 
 
-async def _addresses(name: str, resolver: IResolver) -> tuple[tuple[str, ...], float, str]:
-    """The addresses of a host, IPv4 first; the least time to live in seconds; why a look-up failed, or ""."""
-    addresses: list[str] = []
-    ttls: list[float] = []
+async def _host(name: str, way: _Way, resolver: IResolver) -> tuple[Host, float, str]:
+    """The host, for how many seconds that is good, and why a look-up of its addresses failed, or ""."""
+    found = await _addresses(name, resolver)
+    ttl, tlsa = found.ttl_seconds, NO_TLSA
+    if way.is_sure:
+        tlsa, tlsa_ttl = await tlsa_of(name, found, next_hops=way.names, port=way.port, resolver=resolver)
+        if tlsa.state is TLSAState.FAILED:
+            tlsa_ttl = KEEP_FAULT_SECONDS
+        ttl = min(ttl, tlsa_ttl) if tlsa_ttl else ttl
+    return Host(name, found.addresses[:ADDRESSES_MOST], tlsa=tlsa), ttl, found.failure
+
+
+async def _addresses(name: str, resolver: IResolver) -> AddressAnswer:
+    """The addresses of a host, IPv4 first."""
+    answers: list[Answer] = []
     failure = ""
     for record_type in ("A", "AAAA"):
         try:
-            answer: Answer = await resolver.query(name, record_type)
+            answers.append(await resolver.query(name, record_type))
         except LookupFailed as error:
             failure = f"{record_type} of {name}: {error}"
-            continue
-        texts = [text for text in map(_numeric, answer.records) if text]
-        if texts:
-            addresses += texts
-            ttls.append(answer.ttl_seconds)
-    return tuple(dict.fromkeys(addresses)), min(ttls, default=0.0), failure
+    with_addresses = [one for one in answers if any(map(_numeric, one.records))]
+    texts = [text for one in with_addresses for text in map(_numeric, one.records) if text]
+    return AddressAnswer(
+        tuple(dict.fromkeys(texts)),
+        min([one.ttl_seconds for one in with_addresses], default=0.0),
+        failure,
+        bool(with_addresses) and all(one.authenticated for one in with_addresses),
+        next((one.canonical_name for one in with_addresses if one.canonical_name), ""),
+    )
 
 
 def _numeric(text: str) -> str | None:

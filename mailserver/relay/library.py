@@ -45,11 +45,12 @@ def mx_relay(
 ) -> Relay:
     """A relay that finds each domain's mail exchangers.  `hostname` is our own name in EHLO."""
     own_names = frozenset({hostname.lower()})
+    settings = connect_settings or ConnectSettings()
 
     def look_up(domain: str) -> Awaitable[Hosts]:
-        return domain_hosts(domain, resolver=resolver, own_names=own_names)
+        return domain_hosts(domain, resolver=resolver, own_names=own_names, port=settings.port)
 
-    return _relay(reactor, hostname, look_up, True, connect_settings, pool_limits, client_limits)
+    return _relay(reactor, hostname, look_up, True, settings, pool_limits, client_limits)
 
 
 def smarthost_relay(
@@ -64,10 +65,12 @@ def smarthost_relay(
 ) -> Relay:
     """A relay that hands everything to `host`: a numeric address, or a name (which needs a `resolver`)."""
 
-    def look_up(_: str) -> Awaitable[Hosts]:
-        return named_hosts(host, resolver=resolver)
+    settings = connect_settings or ConnectSettings()
 
-    return _relay(reactor, hostname, look_up, False, connect_settings, pool_limits, client_limits)
+    def look_up(_: str) -> Awaitable[Hosts]:
+        return named_hosts(host, resolver=resolver, port=settings.port)
+
+    return _relay(reactor, hostname, look_up, False, settings, pool_limits, client_limits)
 
 
 async def send(
@@ -91,7 +94,7 @@ def _relay(
     hostname: str,
     look_up: Callable[[str], Awaitable[Hosts]],
     by_domain: bool,
-    connect_settings: ConnectSettings | None,
+    connect_settings: ConnectSettings,
     pool_limits: PoolLimits | None,
     client_limits: ClientLimits | None,
 ) -> Relay:
@@ -105,4 +108,4 @@ def _relay(
         avoids_itself=by_domain,
     )
     book = HostBook(look_up=look_up, seconds=reactor.seconds)
-    return Relay(book=book, connections=connections, connect_settings=connect_settings or ConnectSettings(), by_domain=by_domain)
+    return Relay(book=book, connections=connections, connect_settings=connect_settings, by_domain=by_domain)

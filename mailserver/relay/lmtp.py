@@ -213,7 +213,7 @@ def _places(options: LMTPOptions, services: Services) -> Callable[[str], Awaitab
             return Hosts(((Host("unix", (options.socket,)),),))
         if options.host == "localhost":
             return Hosts(((Host("localhost", ("127.0.0.1", "::1")),),))
-        return await named_hosts(str(options.host), resolver=services.resolver)
+        return await named_hosts(str(options.host), resolver=services.resolver, port=options.port)
 
     return look_up
 

@@ -53,7 +53,7 @@ class Types(ReadingCase):
             "AAAA": (b"\0" * 15,),
             "MX": (b"", b"\0", b"\0\1", b"\0\1\1aa\0", b"\0\1\1a"),
             "TXT": (b"", b"\5abc"),
-            "TLSA": (b"\3\1\1",),
+            "TLSA": (b"\3\1",),
             "PTR": (b"", b"\1a\0\0", b"\1a"),
         }
         for type, values in bad.items():
