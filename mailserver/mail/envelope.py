@@ -93,6 +93,7 @@ class Peer:
 class MailParameters:
     """The parameters of MAIL: SIZE (RFC 1870), BODY (RFC 6152, 3030), SMTPUTF8 (RFC 6531), RET and ENVID (RFC 3461).
 
+    `requiretls` (RFC 8689): the message travels encrypted, to hosts that are who they say they are, or goes back.
     `extra` are those that a plugin's extension has added: keywords in upper case, each with its value, None where it has none.
     They are for those who judge the message; the queue does not keep them, and no other host gets them.  Nor `prdr`, which asks
     for a reply of their own for recipients (draft-hall-prdr).
@@ -106,6 +107,7 @@ class MailParameters:
     auth: str | None = None  # RFC 4954 section 5, decoded from xtext; "<>" for nobody
     extra: tuple[tuple[str, str | None], ...] = ()
     prdr: bool = False
+    requiretls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

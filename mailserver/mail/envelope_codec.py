@@ -5,7 +5,7 @@ The octets are one JSON array whose first member is the version.  Members stand 
     [version, id, received_at, sender, parameters, peer, [recipient, ...], [destination, ...]]
 
     address      ["local", "domain"]                    null: the null reverse-path; a third member true: bare
-    parameters   null, or [size, body, smtputf8, ret, envid, auth]
+    parameters   null, or [size, body, smtputf8, ret, envid, auth], and true behind them for REQUIRETLS (version 4)
     peer         [address, port, service, hello, hello_verb, tls, login]
     tls          null, or [version, cipher, server_name, client_certificate, client_verified], then client_fault, client_emails
     recipient    [address], or [address, notify, orcpt]
@@ -42,6 +42,8 @@ __all__ = ["UnknownVersion", "UnreadableEnvelope", "decode_envelope", "encode_en
 
 VERSION = 2
 WITH_LINES = 3
+WITH_REQUIRETLS = 4  # releases that do not know it must not send the message on
+NEWEST = WITH_REQUIRETLS
 NAMED_BY_INDEX = 1  # the last version whose releases named files in Maildirs so
 
 # ASCII with \u escapes: a lone surrogate (undecodable octets of a peer) survives the journey too.
@@ -62,7 +64,7 @@ def encode_envelope(envelope: Envelope, destinations: tuple[Destination, ...]) -
     sender = envelope.sender
     positions = {id(recipient): n for n, recipient in enumerate(envelope.recipients)}
     row = (
-        WITH_LINES if any(one.lines for one in destinations) else VERSION,
+        WITH_REQUIRETLS if envelope.parameters.requiretls else WITH_LINES if any(one.lines for one in destinations) else VERSION,
         envelope.id,
         envelope.received_at,
         None if sender is None else _address_row(sender),
@@ -82,8 +84,8 @@ def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
         raise UnreadableEnvelope(f"not JSON: {error}") from None
     if not isinstance(row, list) or not row or type(row[0]) is not int:
         raise UnreadableEnvelope("not an array that begins with a version")
-    if not 1 <= row[0] <= WITH_LINES:
-        raise UnknownVersion(f"the envelope has version {row[0]}; this release reads versions up to {WITH_LINES}")
+    if not 1 <= row[0] <= NEWEST:
+        raise UnknownVersion(f"the envelope has version {row[0]}; this release reads versions up to {NEWEST}")
     try:
         return _decoded(row)
     except (AttributeError, TypeError, ValueError, LookupError) as error:
@@ -97,7 +99,8 @@ def _mail_parameters_row(parameters: MailParameters) -> Any:
     if parameters is NO_MAIL_PARAMETERS or parameters == NO_MAIL_PARAMETERS:
         return None
     p = parameters
-    return p.size, p.body, p.smtputf8, p.ret, p.envid, p.auth
+    row = (p.size, p.body, p.smtputf8, p.ret, p.envid, p.auth)
+    return (*row, True) if p.requiretls else row
 
 
 def _tls_row(tls: TLSFacts | None) -> Any:
@@ -168,10 +171,16 @@ def _decoded(row: list[Any]) -> tuple[Envelope, tuple[Destination, ...]]:
         None if sender is None else _address(sender),
         recipients,
         received_at,
-        NO_MAIL_PARAMETERS if parameters is None else MailParameters(*parameters),
+        NO_MAIL_PARAMETERS if parameters is None else _mail_parameters(*parameters),
     )
     by_index = version <= NAMED_BY_INDEX
     return envelope, tuple([_destination(destination, recipients, by_index) for destination in destination_rows])
+
+
+def _mail_parameters(
+    size: int | None, body: str, smtputf8: bool, ret: str | None, envid: str | None, auth: str | None, requiretls: bool = False
+) -> MailParameters:
+    return MailParameters(size, body, smtputf8, ret, envid, auth, requiretls=requiretls)
 
 
 def _address(row: list[Any]) -> Address:

@@ -110,19 +110,24 @@ def wants(recipient: Recipient, condition: str) -> bool:
 def original_of(envelope: Envelope, content: Content) -> Original:
     """Read what a report returns: blocks where the content is a file.  Raises OSError.
 
-    The whole message only where RET=FULL asks for it, it is small, and a mail body can hold it as it is (its lines no longer
-    than 998 octets, no binary data): message/rfc822 must not be encoded.
+    The whole message only where RET=FULL asks for it, REQUIRETLS does not forbid it (RFC 8689 section 5), it is small, and a mail
+    body can hold it as it is (its lines no longer than 998 octets, no binary data): message/rfc822 must not be encoded.
     """
-    if envelope.parameters.ret == "FULL" and not content.binary and content.size <= WHOLE_OCTETS_MOST:
+    parameters = envelope.parameters
+    if parameters.ret == "FULL" and not parameters.requiretls and not content.binary and content.size <= WHOLE_OCTETS_MOST:
         octets = b"".join(content.chunks())
         if BROKEN_LINE.search(octets) is None and max(map(len, octets.split(b"\r\n"))) <= LINE_OCTETS_MOST:
             return Original(envelope, octets, True)
     return Original(envelope, _header_only(content.head), False)
 
 
-def parameters_for(report: bytes, sender: Address) -> MailParameters:
-    """The MAIL parameters with which a report travels to the sender that it is for."""
-    return MailParameters(body="7BIT" if report.isascii() else "8BITMIME", smtputf8=_takes_utf8(sender))
+def parameters_for(report: bytes, sender: Address, *, requiretls: bool = False) -> MailParameters:
+    """The MAIL parameters with which a report travels to the sender that it is for.  `requiretls`: the original had it."""
+    return MailParameters(
+        body="7BIT" if report.isascii() else "8BITMIME",
+        smtputf8=_takes_utf8(sender),
+        requiretls=requiretls,  # RFC 8689 section 5
+    )
 
 
 def failure_report(

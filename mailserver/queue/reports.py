@@ -425,9 +425,8 @@ class Reporter:
         if sender is None:
             raise ValueError("the null reverse-path gets no reports")
         to = Recipient(sender)
-        envelope = Envelope(
-            id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now, parameters_for(octets, sender)
-        )
+        parameters = parameters_for(octets, sender, requiretls=message.envelope.parameters.requiretls)
+        envelope = Envelope(id, Peer("127.0.0.1", 0, "report", self._hostname), None, (to,), now, parameters)
         destinations = tuple([Destination(index, to, route) for index, route in enumerate(routes)])
         content, number = apply_edits(Content.of(octets), verdict.header), number_of(id)
         if self._sign is not None:

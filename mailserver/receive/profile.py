@@ -182,10 +182,13 @@ class Profile:
             return self.extensions
         starttls = self.extensions.starttls and peer.tls is None
         mechanisms = () if self.authenticator is None else tuple(self.authenticator.mechanisms(peer))
-        key = starttls, mechanisms, tuple([one.keyword for one in added])
+        key = peer.tls is not None, mechanisms, tuple([one.keyword for one in added])
         offer = self._offers.get(key)
         if offer is None:  # there are few: what a listener offers in the clear and under TLS, with a certificate or without
-            offer = self._offers[key] = replace(self.extensions, starttls=starttls, auth=mechanisms, added=added)
+            requiretls = peer.tls is not None and not self.lmtp
+            offer = self._offers[key] = replace(
+                self.extensions, starttls=starttls, auth=mechanisms, requiretls=requiretls, added=added
+            )
         return offer
 
     def may_relay(self, peer: Peer) -> bool:

@@ -11,6 +11,7 @@ In the order in which they are read:
 * `connections`: opens, uses and closes connections as the pool decides, and goes on to the next host
 * `protocol`: one connection to another host: drives a `ClientSession`
 * `security`: what a connection to another host must have (DANE, MTA-STS, REQUIRETLS): pure
+* `wishes`: what a message says of its encryption itself (RFC 8689)
 * `conclusions`: what the beginning of TLS came to, held against that: pure
 * `fallbacks`: what is tried after a handshake that failed
 * `client_contexts`: how the demands are carried out with OpenSSL

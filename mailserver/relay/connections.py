@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,7 +23,7 @@ from mailserver.relay.conversions import Conversions
 from mailserver.relay.fallbacks import Fallbacks, TLSStep
 from mailserver.relay.pool import ConnectionRecord, Pool, PoolLimits, RecordState
 from mailserver.relay.protocol import RelayProtocol
-from mailserver.relay.transmission import Meaning, Target, Transmission, meaning_of, told
+from mailserver.relay.transmission import LACKS_REQUIRETLS, Meaning, Target, Transmission, meaning_of, told
 from mailserver.smtp.client import events
 from mailserver.smtp.client.offer import NOTHING_OFFERED
 from mailserver.smtp.client.session import UNCERTAIN, ClientLimits, ClientSession, Phase
@@ -32,7 +32,6 @@ from mailserver.transport.channel_bindings import connection_of
 __all__ = ["Connections"]
 
 STOPPING = Reply.of(451, "4.3.2", "The server stops")
-NO_TARGET = Reply.of(451, "4.4.4", "The hosts have no address that may be used")
 WAITED_TOO_LONG = Reply.of(451, "4.4.5", "No connection to the host became free")
 CHECK_SECONDS = 1.0
 
@@ -124,6 +123,11 @@ class Connections:
     def __repr__(self) -> str:
         return f"<Connections: {self.pool!r}>"
 
+    @property
+    def is_lmtp(self) -> bool:
+        """Whether these are connections to a mail store, where mail ends."""
+        return self._lmtp
+
     # --- life ---
 
     def start(self) -> None:
@@ -194,8 +198,7 @@ class Connections:
                 return
             transmission.fault(refusal)
             transmission.place += 1
-        why = transmission.why or answers.Delayed(NO_TARGET)
-        transmission.give_up(replace(why, note="no host is left to try"))
+        transmission.give_up(transmission.last_word())
 
     def _elsewhere(
         self, transmission: Transmission, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()
@@ -272,6 +275,11 @@ class Connections:
         if not connection.session.is_ready:
             self.pool.gone(record)
             self.pool.submit(record.key, transmission, first=True)
+            return
+        if transmission.request.require_tls and transmission.request.sender is not None and not connection.keeps_requiretls:
+            self.pool.unused(record, self.seconds())
+            self._undecided = True
+            self._elsewhere(transmission, LACKS_REQUIRETLS)
             return
         if not self._conversions.has_form(transmission, connection.session.offer or NOTHING_OFFERED):
             self.pool.unused(record, self.seconds())

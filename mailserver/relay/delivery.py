@@ -38,10 +38,11 @@ from mailserver.relay.connections import Connections
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
-from mailserver.relay.security import Demand, TLSMode
+from mailserver.relay.security import Barred, TLSMode, TLSOverride, demanded
 from mailserver.relay.sts_keeper import STSKeeper
 from mailserver.relay.token_keeper import TokenKeeper
-from mailserver.relay.transmission import Target, Transmission
+from mailserver.relay.transmission import Target, Targets, Transmission
+from mailserver.relay.wishes import NO_WISHES, TLSWishes, wishes_of
 from mailserver.smtp.client.session import Request
 
 __all__ = ["ConnectSettings", "Relay"]
@@ -78,12 +79,30 @@ class ConnectSettings:
         """What no two connections of different log-ins have in common, for the pool's key."""
         return (self.login, self.implicit_tls) if self.login is not None or self.implicit_tls else None
 
-    def targets(self, hosts: Hosts, chance: random.Random) -> list[Target]:
-        """The addresses in the order in which they are tried."""
+    def targets(
+        self, hosts: Hosts, chance: random.Random, wishes: TLSWishes = NO_WISHES, override: TLSOverride | None = None
+    ) -> Targets:
+        """The addresses in the order in which they are tried, with what is demanded there.
+
+        A message with REQUIRETLS is tried at all of them: one that takes it may be the last.
+        """
         by_host: list[list[Target]] = []
+        barred: list[Barred] = []
         identity = self.identity
         for host in hosts.in_order(chance):
-            demand = Demand(self.tls, host.name)
+            demand = demanded(
+                tls=self.tls,
+                domain=hosts.domain,
+                host=host,
+                sts=hosts.sts,
+                name_is_sure=hosts.is_authentic,
+                requires_tls=wishes.requires_tls,
+                tls_not_required=wishes.tls_not_required,
+                override=override,
+            )
+            if isinstance(demand, Barred):
+                barred.append(demand)
+                continue
             targets = []
             for address in self._addresses(host):
                 source = self.source_ipv6 if ":" in address else self.source_ipv4
@@ -91,7 +110,9 @@ class ConnectSettings:
                 targets.append(Target(host.name, key, demand, self.login, self.implicit_tls))
             if targets:
                 by_host.append(targets)
-        return _bounded(by_host[: self.hosts_most], self.addresses_most)
+        if wishes.requires_tls:
+            return Targets([target for targets in by_host for target in targets], barred)
+        return Targets(_bounded(by_host[: self.hosts_most], self.addresses_most), barred)
 
     def _addresses(self, host: Host) -> Sequence[str]:
         """Those of the host that are used, in their order."""
@@ -205,7 +226,8 @@ class Relay:
         self._stop_seconds = stop_seconds
         self._chance = chance or random.Random()
         self._last_hosts: Hosts | None = None
-        self._last_targets: list[Target] = []
+        self._last_targets = Targets(())
+        self.tls_override: Callable[[str], TLSOverride | None] | None = None  # what an administrator has said of a domain
 
     def __repr__(self) -> str:
         return f"<Relay: {self.connections.pool!r}>"
@@ -336,23 +358,28 @@ class Relay:
             for destination in destinations:
                 call.report(destination.index, found)
             return
-        targets = self._targets(found)
+        is_final = self.connections.is_lmtp
+        targets = self._targets(found, NO_WISHES if is_final else wishes_of(envelope, content))
         most = self._recipients_most
         for start in range(0, len(destinations), most):
             part = destinations[start : start + most]
             transmission = Transmission(
-                request_of(envelope, content, part),
+                request_of(envelope, content, part, is_final=is_final),
                 content,
                 tuple([destination.index for destination in part]),
-                targets,
+                targets.addresses,
                 call.report,
                 call.ended,
+                barred=targets.barred,
             )
             call.open += 1
             call.transmissions.append(transmission)
             self.connections.submit(transmission)
 
-    def _targets(self, hosts: Hosts) -> list[Target]:
+    def _targets(self, hosts: Hosts, wishes: TLSWishes) -> Targets:
+        override = None if self.tls_override is None else self.tls_override(hosts.domain)
+        if wishes is not NO_WISHES or override is not None:
+            return self._connect_settings.targets(hosts, self._chance, wishes, override)
         if hosts is self._last_hosts:
             return self._last_targets
         targets = self._connect_settings.targets(hosts, self._chance)
@@ -361,8 +388,10 @@ class Relay:
         return targets
 
 
-def request_of(envelope: Envelope, content: Content, destinations: Sequence[Destination]) -> Request:
-    """The request to the SMTP client.
+def request_of(
+    envelope: Envelope, content: Content, destinations: Sequence[Destination], *, is_final: bool = False
+) -> Request:
+    """The request to the SMTP client.  `is_final`: it goes into a mail store, and no further.
 
     A message needs SMTPUTF8 where it came with it and has a non-ASCII header (RFC 6531 section 3.2).  The client itself sees
     whether an address needs it.
@@ -376,6 +405,7 @@ def request_of(envelope: Envelope, content: Content, destinations: Sequence[Dest
         smtputf8=parameters.smtputf8 and not content.head.isascii(),
         ret=parameters.ret,
         envid=parameters.envid,
+        require_tls=parameters.requiretls and not is_final,
     )
 
 

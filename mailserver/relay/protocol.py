@@ -216,6 +216,12 @@ class RelayProtocol(TwistedProtocol):
                 self.owner.unusable(self, why)
 
     @property
+    def keeps_requiretls(self) -> bool:
+        """Whether the host takes messages with REQUIRETLS."""
+        session = self.session
+        return session.is_encrypted and session.offer is not None and session.offer.requiretls
+
+    @property
     def has_said_hello(self) -> bool:
         """Whether our first message of TLS was sent."""
         return self._securing is not None
@@ -280,6 +286,8 @@ class RelayProtocol(TwistedProtocol):
         request, form = transmission.request, transmission.form
         if form is not None:
             request = replace(request, size=form.content.size, body=form.body)
+        if request.require_tls and not self.keeps_requiretls:  # a report: RFC 8689 section 5
+            request = replace(request, require_tls=False)
         self.session.send(request)
         self._phase = None  # a phase of its own, whatever came before
         self._run()

@@ -16,22 +16,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from mailserver.mail.answers import Delayed, Delivered, Outcome
+from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
+from mailserver.relay.conclusions import TLSRefusal
 from mailserver.relay.conversion_forms import Form
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
-from mailserver.relay.security import Demand
+from mailserver.relay.security import Barred, Demand
 from mailserver.smtp.client.dialogue import Dialogue
 from mailserver.smtp.client.events import Done
 from mailserver.smtp.client.session import Request
 
-__all__ = ["Meaning", "Transmission", "Target", "meaning_of", "told"]
+__all__ = ["Meaning", "Transmission", "Target", "Targets", "meaning_of", "told"]
 
 NOTE_LENGTH = 800
 TOO_MANY_FAULTS = 3  # earlier hosts that a note names
+NOBODY_LEFT = "no host is left to try"
+NO_TARGET = Reply.of(451, "4.4.4", "The hosts have no address that may be used")
+LACKS_REQUIRETLS = TLSRefusal.of(451, "4.7.30", "The host does not support REQUIRETLS")
 
 
 class Target(NamedTuple):
@@ -49,6 +53,13 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.host}[{self.key.address}]:{self.key.port}"
+
+
+class Targets(NamedTuple):
+    """The addresses to try, in this order, and why other hosts are not connected to."""
+
+    addresses: Sequence[Target]
+    barred: Sequence[Barred] = ()
 
 
 class Meaning(enum.Enum):
@@ -81,9 +92,9 @@ def meaning_of(*, sender_reply: Reply | None, connection_lost: bool, reused: boo
 class Transmission:
     """One message for some recipients who share their hosts.
 
-    `targets` are tried in order.  `indexes` and the recipients of `request` correspond.  `report(index, outcome)` is
-    called once for each outcome, `ended()` after the last.  `forms` holds the forms made so far, by channel.  `form` is the
-    one in which the message goes now, None for its original form.
+    `targets` are tried in order; `barred` says why other hosts are not.  `indexes` and the recipients of `request` correspond.
+    `report(index, outcome)` is called once for each outcome, `ended()` after the last.  `forms` holds the forms made so far, by
+    channel.  `form` is the one in which the message goes now, None for its original form.
 
     `place` says which target is tried.  It only grows, so a transmission that is sent from one host to the next ends after
     the last one, whatever the hosts answer.  `abandoned` is for what cannot be called back: the caller has given up while a
@@ -105,6 +116,8 @@ class Transmission:
     why: Delayed | None = None
     forms: dict[Channel, Form] = field(default_factory=dict)
     form: Form | None = None
+    barred: Sequence[Barred] = ()
+    refusals: tuple[TLSRefusal, ...] = ()
 
     @property
     def target(self) -> Target:
@@ -114,6 +127,8 @@ class Transmission:
     def fault(self, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()) -> None:
         """Remember why the present address failed.  `peer`, where it is given, is the host that said so."""
         self.why = Delayed(why, "", peer, phase, dialogue)
+        if isinstance(why, TLSRefusal):
+            self.refusals += (why,)
         if len(self.faults) < TOO_MANY_FAULTS:
             self.faults += (f"{self.target}: {why}"[:200],)
 
@@ -140,9 +155,27 @@ class Transmission:
             else:
                 self.ended()
 
-    def give_up(self, why: Delayed) -> None:
-        """Defer all recipients that are left."""
+    def give_up(self, why: Delayed | Failed) -> None:
+        """Defer all recipients that are left, or fail them."""
         self.settle([why] * len(self.indexes))
+
+    def last_word(self) -> Delayed | Failed:
+        """What there is to say when no host is left.
+
+        A message with REQUIRETLS goes back where no host at all meets it (RFC 8689 section 4.2.1).  Where one of them cannot be
+        reached or asked now, it waits.
+        """
+        barred = self.barred
+        if self.request.require_tls and len(self.refusals) == len(self.targets) and all(one.is_final for one in barred):
+            if self.refusals or barred:
+                lacks = any(one.enhanced == LACKS_REQUIRETLS.enhanced for one in self.refusals)
+                words = self.refusals[-1].lines if self.refusals else (barred[0].why,)
+                return Failed(Reply.heard(550, "5.7.30" if lacks else "5.7.10", words), NOBODY_LEFT)
+        if self.why is not None:
+            return replace(self.why, note=NOBODY_LEFT)
+        if barred:
+            return Delayed(Reply.heard(451, "4.7.5", (barred[0].why,)), NOBODY_LEFT)
+        return Delayed(NO_TARGET, NOBODY_LEFT)
 
     def _with_history(self, outcome: Outcome) -> Outcome:
         """The outcome with a note on the hosts that were tried before."""

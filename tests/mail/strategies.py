@@ -40,6 +40,7 @@ mail_parameters = st.builds(
     ret=st.sampled_from([None, "FULL", "HDRS"]),
     envid=st.none() | any_text,
     auth=st.none() | any_text,
+    requiretls=st.booleans(),
 )
 recipient_parameters = st.builds(
     RecipientParameters,

@@ -8,7 +8,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Local, Mailbox, Remote
-from mailserver.mail.envelope import NO_MAIL_PARAMETERS, NO_RECIPIENT_PARAMETERS, Envelope, Peer, Recipient
+from mailserver.mail.envelope import (
+    NO_MAIL_PARAMETERS,
+    NO_RECIPIENT_PARAMETERS,
+    Envelope,
+    MailParameters,
+    Peer,
+    Recipient,
+)
 from mailserver.mail.envelope_codec import UnknownVersion, UnreadableEnvelope, decode_envelope, encode_envelope
 from mailserver.mail.parcel import Destination
 from tests.mail.strategies import envelopes_with_destinations
@@ -80,11 +87,18 @@ class CodecTests(SynchronousTestCase):
                 self.assertTrue(octets.startswith(b"[3,"))
                 self.assertEqual(decode_envelope(octets), (envelope, wanted))
 
+    def test_requiretls_makes_it_version_4_which_older_releases_leave_alone(self) -> None:
+        envelope, destinations = simple()
+        envelope = replace(envelope, parameters=MailParameters(requiretls=True))
+        octets = encode_envelope(envelope, destinations)
+        self.assertTrue(octets.startswith(b'[4,"1K0WZABCDEFGHJKM",1795400000.25,null,[null,"7BIT",false,null,null,null,true],'))
+        self.assertEqual(decode_envelope(octets), (envelope, destinations))
+
     def test_a_later_version_says_so(self) -> None:
         row = json.loads(encode_envelope(*simple()))
-        row[0] = 4
+        row[0] = 5
         error = self.assertRaises(UnknownVersion, decode_envelope, json.dumps(row).encode())
-        self.assertIn("version 4", str(error))
+        self.assertIn("version 5", str(error))
 
     def test_what_is_no_envelope_is_refused(self) -> None:
         whole = encode_envelope(*simple())

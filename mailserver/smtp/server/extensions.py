@@ -40,6 +40,7 @@ class Extensions:
     binarymime: bool = True  # RFC 3030
     dsn: bool = True  # RFC 3461
     prdr: bool = False  # draft-hall-prdr, for a server whose recipients may answer differently
+    requiretls: bool = False  # RFC 8689; never on a connection in the clear (section 2)
     enhancedstatuscodes: bool = True  # RFC 2034
     recipients_max: int = 0
     mail_max: int = 0
@@ -69,6 +70,7 @@ class Extensions:
             (self.binarymime, "BINARYMIME"),
             (self.dsn, "DSN"),
             (self.prdr, "PRDR"),
+            (self.requiretls, "REQUIRETLS"),
             (any(most for _, most in limits), "LIMITS " + " ".join(f"{name}={most}" for name, most in limits if most)),
         )
         return (*[line for offered, line in announced if offered], *[one.line for one in self.added])

@@ -31,7 +31,7 @@ __all__ = ["NO_MAIL_PARAMETERS", "NO_RECIPIENT_PARAMETERS", "mail_parameters", "
 
 ENVID_CHARACTERS = 100  # RFC 3461 section 4.4
 ORCPT_CHARACTERS = 500  # section 4.2
-FLAGS = frozenset({"SMTPUTF8", "PRDR"})  # keywords that have no value
+FLAGS = frozenset({"SMTPUTF8", "PRDR", "REQUIRETLS"})  # keywords that have no value
 NOTIFY_WORDS = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 NO_MAIL_PARAMETERS = MailParameters()
@@ -52,6 +52,7 @@ def mail_parameters(text: str, offered: Extensions, *, takes_auth: bool) -> Mail
         "ENVID": offered.dsn,
         "AUTH": takes_auth,
         "PRDR": offered.prdr,
+        "REQUIRETLS": offered.requiretls,
     }
     extra = _take_added(text, offered.added_to_mail) if offered.added else (text, ())
     if isinstance(extra, Reply):
@@ -219,4 +220,5 @@ MAIL_VALUES: Mapping[str, Callable[[str], object]] = {
     "ENVID": _envid,
     "AUTH": _auth,
     "PRDR": lambda value: True,
+    "REQUIRETLS": lambda value: True,
 }
