@@ -53,9 +53,12 @@ In the order in which they are read:
 * `dkim`: verifies DKIM signatures (RFC 6376)
 * `arc`: verifies ARC chains, and says what trusted sealers had found (RFC 8617)
 * `dmarc`: judges by what the author's domain asks for (RFC 9989)
+* `report_days`: the days that are over, and the reports that are due about them
+* `sent_reports`: what has become of those that were sent
+* `received_reports`: those of others, as they are kept
+* `report_inbox`: the mail for an address of reports: what of it is read, and what is not
 * `dmarc_facts`: what it has found, counted for the reports
 * `dmarc_sending`: sends the reports of the days that are over (RFC 9990)
-* `dmarc_received`: the reports of others, as they are kept
 * `dmarc_report_commands`: what people may see of both
 * `dmarc_reports`: sends DMARC reports, and reads those of others
 * `authentication_results`: writes what these four have found into the message (RFC 8601)

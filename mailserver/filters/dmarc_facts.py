@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from typing import Any
 from twisted.logger import Logger
 
 from mailserver.api import Clock, Envelope, Finding, IStateStore
+from mailserver.filters.report_days import DAY_SECONDS, day_of
 from mailserver.trust.dmarc_record import DMARCRecord, parse_record
 from mailserver.trust.dmarc_report import DomainResult, Override, ReportRow
 
-__all__ = ["DAY_SECONDS", "DMARCFacts", "ReportGroup", "day_of", "row_about", "start_of"]
+__all__ = ["DMARCFacts", "ReportGroup", "row_about"]
 
-DAY_SECONDS = 86_400
 KEPT_SECONDS = 4.0 * DAY_SECONDS
 GROUPS_MOST = 5_000  # of a day
 ROWS_MOST = 2_000  # of a report
@@ -209,18 +208,6 @@ def _row_of(text: bytes, count: int) -> ReportRow:
         tuple([DomainResult(*one) for one in signatures]),
         tuple([DomainResult(*one) for one in senders]),
     )
-
-
-def day_of(seconds: float) -> str:
-    """The UTC day: ``2026-11-30``."""
-    return time.strftime("%Y-%m-%d", time.gmtime(max(0.0, seconds)))
-
-
-def start_of(day: str) -> int:
-    """When it begins, in seconds since the epoch.  Raises ValueError for what is no day."""
-    import calendar
-
-    return calendar.timegm(time.strptime(day, "%Y-%m-%d"))
 
 
 def _digest(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,15 +11,16 @@ from mailserver.api import (
     CannotDo,
     Clock,
     ComponentCommand,
-    IStateStore,
     LookupFailed,
     normal_domain,
 )
-from mailserver.filters.dmarc_facts import DAY_SECONDS, DMARCFacts, ReportGroup, day_of, start_of
-from mailserver.filters.dmarc_received import ReceivedReports
-from mailserver.filters.dmarc_sending import DAYS, DMARCSending, ReportDestination
+from mailserver.filters.dmarc_facts import DMARCFacts, ReportGroup
+from mailserver.filters.dmarc_sending import DMARCSending, ReportDestination
+from mailserver.filters.received_reports import ReceivedReports
+from mailserver.filters.report_days import DAY_SECONDS, DAYS, day_of, start_of
+from mailserver.filters.report_inbox import ReportInbox
 from mailserver.trust.dmarc_record import DMARCRecord
-from mailserver.trust.dmarc_report import report_xml
+from mailserver.trust.dmarc_report import AggregateReport, report_xml
 
 __all__ = ["commands_of"]
 
@@ -31,10 +31,15 @@ DAY = Argument("day", "the day in UTC: 2026-11-30; absent: today", required=Fals
 
 
 def commands_of(
-    *, received: ReceivedReports, sending: DMARCSending | None, facts: DMARCFacts, state: IStateStore, clock: Clock
+    *,
+    received: ReceivedReports[AggregateReport],
+    inbox: ReportInbox,
+    sending: DMARCSending | None,
+    facts: DMARCFacts,
+    clock: Clock,
 ) -> Sequence[ComponentCommand]:
     """``show``, ``list``, ``unread``, ``reports``, ``send``, ``preview``."""
-    orders = _Orders(received, sending, facts, state, clock)
+    orders = _Orders(received, inbox, sending, facts, clock)
     domain = Argument("domain", "a domain of ours")
     return (
         ComponentCommand("show", "who sends mail in the name of a domain, by reports of others", orders.show, (domain, SINCE)),
@@ -66,12 +71,17 @@ class _Source:
 
 class _Orders:
     def __init__(
-        self, received: ReceivedReports, sending: DMARCSending | None, facts: DMARCFacts, state: IStateStore, clock: Clock
+        self,
+        received: ReceivedReports[AggregateReport],
+        inbox: ReportInbox,
+        sending: DMARCSending | None,
+        facts: DMARCFacts,
+        clock: Clock,
     ) -> None:
         self._received = received
         self._sending = sending
         self._facts = facts
-        self._state = state
+        self._inbox = inbox
         self._clock = clock
 
     async def show(self, domain: str, since: float | None = None) -> dict[str, Any]:
@@ -137,10 +147,7 @@ class _Orders:
 
     async def unread(self, since: float | None = None) -> list[dict[str, Any]]:
         """What was not read, the latest first."""
-        first = f"unread/{max(0.0, self._from(since)):014.2f}"
-        found = [json.loads(value) for _, value, _ in await self._state.items(first, "unread/\U0010ffff", 10_000)]
-        names = ("at", "id", "sender", "address", "why")
-        return [dict(zip(names, one, strict=True)) for one in reversed(found[-SHOWN_MOST:])]
+        return await self._inbox.unread(self._from(since))
 
     async def reports(self) -> list[dict[str, Any]]:
         """A row for each report, the latest first."""
@@ -148,9 +155,9 @@ class _Orders:
         sent = [
             {
                 "day": one.day, "domain": one.domain, "state": "sent" if one.is_done else "being sent", "due": one.at,
-                "messages": one.messages, "to": one.to, "report": one.id,
+                "messages": one.count, "to": one.to, "report": one.id,
             }
-            for one in await sending.sent(day_of(self._clock.seconds() - 30 * DAY_SECONDS))
+            for one in await sending.sent.all(day_of(self._clock.seconds() - 30 * DAY_SECONDS))
         ]  # fmt: skip
         known = {(one["day"], one["report"]) for one in sent}
         now = self._clock.seconds()

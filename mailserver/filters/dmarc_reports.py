@@ -7,9 +7,8 @@ writing.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -21,7 +20,6 @@ from mailserver.api import (
     Clock,
     ComponentCommand,
     Content,
-    Delayed,
     Delivered,
     DomainName,
     Duration,
@@ -32,39 +30,30 @@ from mailserver.api import (
     IContentFilter,
     IMailReader,
     IPeriodic,
-    IStateStore,
     ITransactionEnd,
     LookupFailed,
     MailAddress,
     Options,
     Outcome,
     Pass,
-    ProcessFailed,
-    Reply,
-    RunInProcess,
     Services,
     StorageFault,
     TransactionEnd,
     Verdict,
-    normal_local,
 )
-from mailserver.filters.dmarc_facts import DAY_SECONDS, DMARCFacts, day_of, row_about
-from mailserver.filters.dmarc_received import ReceivedReports
+from mailserver.filters.dmarc_facts import DMARCFacts, row_about
 from mailserver.filters.dmarc_report_commands import commands_of
 from mailserver.filters.dmarc_sending import DMARCSending
-from mailserver.trust.dmarc_report import AggregateReport
+from mailserver.filters.received_reports import ReceivedReports
+from mailserver.filters.report_inbox import ReportInbox, passed_for
+from mailserver.trust.dmarc_report import AggregateReport, row_of
 from mailserver.trust.dmarc_report_reading import report_in_plain_values
 
 __all__ = ["DMARCReports", "DMARCReportsOptions", "factory"]
 
 FINDING = "dmarc-report"
 SUBJECT = re.compile(r"report\s+domain\s*:", re.IGNORECASE)  # what RFC 9990 prescribes, more or less
-READ_SECONDS = 15.0
-ALIGNED_SECONDS = 35 * 86_400.0  # longer than a message is in the queue, or held
-REPORTS_OF_ONE_MOST = 300  # in a day
-UNREAD_MOST = 1_000  # in a day
 HOUR_SECONDS = 3600.0
-LATER = Reply.of(451, "4.3.0", "Local error, please try again later")
 def _in_ascii(address: Address) -> Address:
     if not address.local.isascii():
         raise ValueError("the address from which reports are sent is in ASCII")
@@ -103,16 +92,27 @@ class DMARCReports:
 
     def __init__(self, options: DMARCReportsOptions, services: Services) -> None:
         self._options = options
-        self._state: IStateStore = services.state
         self._clock: Clock = services.clock
         self._resolver: Any = services.resolver
-        self._is_own_domain: Callable[[str], bool] = services.is_own_domain
-        self._run_in_process: RunInProcess = services.run_in_process
         self._metrics = services.metrics
         self._tidied_at = 0.0
         self.reads = (options.local_part,) if options.local_part else ()
         self.facts = DMARCFacts(services.state, services.clock)
-        self.received = ReceivedReports(services.records, services.state, options.retention)
+        self.received = ReceivedReports(
+            services.records, services.state, options.retention, of=AggregateReport.of, row_of=row_of
+        )
+        self.inbox = ReportInbox(
+            name="DMARC",
+            reads=self.reads,
+            state=services.state,
+            clock=services.clock,
+            retention_seconds=options.retention,
+            is_own_domain=services.is_own_domain,
+            run_in_process=services.run_in_process,
+            parse=report_in_plain_values,
+            keep=self._keep,
+            own_sender=options.sender,
+        )
         self.sending: DMARCSending | None = None
         if options.sender is not None:
             self.sending = DMARCSending(
@@ -132,7 +132,7 @@ class DMARCReports:
     def commands(self) -> Sequence[ComponentCommand]:
         """``show``, ``list``, ``unread``, ``reports``, ``send``, ``preview``."""
         return commands_of(
-            received=self.received, sending=self.sending, facts=self.facts, state=self._state, clock=self._clock
+            received=self.received, inbox=self.inbox, sending=self.sending, facts=self.facts, clock=self._clock
         )
 
     async def run_periodically(self) -> None:
@@ -149,7 +149,7 @@ class DMARCReports:
         try:
             await self.received.forget(before)
             if self.sending is not None:
-                await self.sending.forget(before)
+                await self.sending.sent.forget(before)
         except StorageFault as fault:
             self.log.warn("old DMARC reports cannot be forgotten now: {fault}", fault=fault)
 
@@ -157,13 +157,10 @@ class DMARCReports:
 
     async def judge_content(self, envelope: Envelope, content: Content) -> Verdict:
         """A finding for what is a report itself, and says whose: nobody is told about it, and only such a one is read."""
-        passed = _passed(envelope)
-        if passed is None or not (SUBJECT.search(content.headers.get("Subject") or "") or self._is_for_us(envelope)):
+        passed = passed_for(envelope)
+        if passed is None or not (SUBJECT.search(content.headers.get("Subject") or "") or self.inbox.is_addressed(envelope)):
             return Pass()
-        try:
-            await self._state.put(f"passed/{envelope.id}", passed.encode(), ALIGNED_SECONDS)
-        except StorageFault as fault:  # then it is not read; no mail waits for that
-            self.log.warn("{id}: that DMARC has passed cannot be remembered: {fault}", id=envelope.id, fault=fault)
+        await self.inbox.remember(envelope, passed)
         return Pass(findings=(Finding(FINDING, 0.0, f"a DMARC report of {passed}", {"domain": passed}),))
 
     async def ended(self, envelope: Envelope, how: TransactionEnd) -> None:
@@ -171,87 +168,33 @@ class DMARCReports:
         if self.sending is None or how not in (TransactionEnd.ACCEPTED, TransactionEnd.REFUSED):
             return
         found = next((one for one in envelope.findings if one.name == "dmarc"), None)
-        if found is None or any(one.name == FINDING for one in envelope.findings) or self._is_for_us(envelope):
+        if found is None or any(one.name == FINDING for one in envelope.findings) or self.inbox.is_addressed(envelope):
             return
         row = row_about(envelope, found)
         if row is not None:
             is_counted = await self.facts.take(str(found.properties["terms"]), str(found.properties["record"]), row)
             self._metrics.count("messages_counted" if is_counted else "messages_left_out")
 
-    def _is_for_us(self, envelope: Envelope) -> bool:
-        return any(
-            normal_local(one.address.local).partition("+")[0] in self.reads and self._is_own_domain(one.address.domain)
-            for one in envelope.recipients
-        )
-
     # --- What others report. ---
 
     async def read(self, envelope: Envelope, content: Content, address: Address) -> Outcome:
         """Keep the report; what cannot be read is told, and nobody hears of it: a report is never bounced."""
-        if envelope.sender is None:  # of one of ours that has failed, say; whoever answers it keeps a loop going
-            return Delivered("not read: it has the null sender, as reports of delivery have")
-        try:
-            why_not = await self._read(envelope, content)
-            self._metrics.count("reports_unread" if why_not else "reports_read")
-            if not why_not:
-                return Delivered("a DMARC report: it is kept")
-            await self._tell_unread(envelope, address, why_not)
-        except StorageFault as fault:
-            return Delayed(LATER, f"the report cannot be kept: {fault}")
-        return Delivered(f"not read: {why_not}"[:500])
+        outcome, is_read = await self.inbox.read(envelope, content, address)
+        if isinstance(outcome, Delivered) and envelope.sender is not None:
+            self._metrics.count("reports_read" if is_read else "reports_unread")
+        return outcome
 
-    async def _read(self, envelope: Envelope, content: Content) -> str:
-        """Why it is not read, "" where it is kept.  Raises `StorageFault`."""
-        reporter = await self._reporter(envelope)
-        if not reporter:
-            return "nothing shows that it is from whom it says (DMARC has not passed)"
-        now = self._clock.seconds()
-        if await self._state.add(f"from/{day_of(now)}/{reporter}", 1, 2.0 * DAY_SECONDS) > REPORTS_OF_ONE_MOST:
-            return f"{reporter} has sent more than {REPORTS_OF_ONE_MOST} reports today"
-        try:
-            found = await self._run_in_process(report_in_plain_values, content, seconds=READ_SECONDS)
-        except ProcessFailed as error:
-            return f"reading it has failed: {error}"
-        if isinstance(found, str):
-            return found
-        report = AggregateReport.of(found)
-        if not self._is_ours(report.published.domain):
-            return f"it is about {report.published.domain}, which is no domain of ours"
-        await self.received.keep(report, reporter=reporter, id=envelope.id, at=now)
+    async def _keep(self, plain: Any, reporter: str, id: str, at: float) -> str:
+        report = AggregateReport.of(plain)
+        if not self.inbox.is_own(report.domain):
+            return f"it is about {report.domain}, which is no domain of ours"
+        await self.received.keep(report, reporter=reporter, id=id, at=at)
         return ""
-
-    async def _reporter(self, envelope: Envelope) -> str:
-        """The author's domain, where DMARC has passed for it; our own for what we have written."""
-        if envelope.peer.service == "report" and self.sending is not None and envelope.sender == self.sending.sender:
-            return self.sending.receiver
-        return (await self._state.get(f"passed/{envelope.id}") or b"").decode()
-
-    def _is_ours(self, domain: str) -> bool:
-        """A domain of ours, or one below it."""
-        labels = domain.split(".")
-        return any(self._is_own_domain(".".join(labels[n:])) for n in range(len(labels)))
-
-    async def _tell_unread(self, envelope: Envelope, address: Address, why: str) -> None:
-        now = self._clock.seconds()
-        self.log.info("{id}: a DMARC report for {address} is not read: {why}", id=envelope.id, address=str(address), why=why)
-        if await self._state.add(f"unread-of/{day_of(now)}", 1, 2.0 * DAY_SECONDS) <= UNREAD_MOST:
-            sender = "" if envelope.sender is None else envelope.sender.domain_key
-            told = json.dumps([now, envelope.id, sender, str(address), why[:1000]])
-            await self._state.put(f"unread/{now:014.2f}/{envelope.id}", told.encode(), self._options.retention)
 
     async def _query(self, name: str, record_type: str) -> Any:
         if self._resolver is None:
             raise LookupFailed("there is no resolver")
         return await self._resolver.query(name, record_type)
-
-
-def _passed(envelope: Envelope) -> str | None:
-    """The author's domain, where DMARC has passed."""
-    for one in envelope.findings:
-        said = one.properties
-        if one.name == "dmarc" and said.get("result") == "pass" and said.get("domain") and not said.get("weak"):
-            return str(said["domain"])
-    return None
 
 
 @implementer(IComponentFactory)

@@ -88,6 +88,11 @@ class AggregateReport:
     published: Published
     rows: tuple[ReportRow, ...]
 
+    @property
+    def domain(self) -> str:
+        """What it is about."""
+        return self.published.domain
+
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
@@ -101,6 +106,8 @@ class AggregateReport:
 
 def row_of(plain: Mapping[str, Any]) -> ReportRow:
     """A row from plain values.  KeyError and TypeError for anything else."""
+    if type(plain["count"]) is not int:
+        raise TypeError("a count is a number")
     return ReportRow(**{
         **plain,
         "overrides": tuple([Override(**one) for one in plain["overrides"]]),

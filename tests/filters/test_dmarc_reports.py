@@ -12,9 +12,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailserver.filters import dmarc_facts
-from mailserver.filters.dmarc_facts import DAY_SECONDS, day_of, start_of
 from mailserver.filters.dmarc_reports import FINDING, factory
-from mailserver.filters.dmarc_sending import FIRST_SECONDS, SentReport
+from mailserver.filters.report_days import DAY_SECONDS, FIRST_SECONDS, day_of, start_of
+from mailserver.filters.sent_reports import SentReport
 from mailserver.interfaces import CannotTell, TransactionEnd
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Delayed, Delivered, Finding, Pass
@@ -318,7 +318,7 @@ class Sending(ReportsCase):
                 raise StorageBroken("killed")
             await put(key, value)
 
-        self.patch(self.reports.sending, "_records", _Records(self.records, dies))
+        self.patch(self.reports.sending.sent, "_records", _Records(self.records, dies))
         self.night()
         self.reports = self.build(factory, **self.options)
         self.run_once()
@@ -344,7 +344,7 @@ class Sending(ReportsCase):
         self.night()
         self.clock.advance(181 * DAY_SECONDS)
         self.run_once()
-        self.assertEqual(self.answer(self.reports.sending.sent()), [])
+        self.assertEqual(self.answer(self.reports.sending.sent.all()), [])
 
     def test_a_preview_sends_nothing(self) -> None:
         self.rua(RUA, "mailto:r@third.example")
@@ -432,7 +432,7 @@ class Reading(ReportsCase):
         def dies(*_: Any, **more: Any) -> Any:
             raise ProcessFailed("died", "it was killed")
 
-        self.patch(self.reports, "_run_in_process", dies)
+        self.patch(self.reports.inbox, "_run_in_process", dies)
         self.assertRegex(self.report(self.ours()).note, "reading it has failed")
 
     def test_a_store_that_is_full_keeps_it_waiting(self) -> None:
@@ -443,17 +443,17 @@ class Reading(ReportsCase):
         self.assertIs(type(self.report(self.ours())), Delayed)
 
     def test_one_reporter_cannot_fill_it(self) -> None:
-        from mailserver.filters import dmarc_received, dmarc_reports
+        from mailserver.filters import received_reports, report_inbox
 
-        self.patch(dmarc_reports, "REPORTS_OF_ONE_MOST", 2)
+        self.patch(report_inbox, "REPORTS_OF_ONE_MOST", 2)
         outcomes = [self.report(self.ours(id=f"{n}")).note for n in range(3)]
         self.assertRegex(outcomes[2], "more than 2 reports today")
-        self.patch(dmarc_reports, "REPORTS_OF_ONE_MOST", 300)
-        self.patch(dmarc_received, "KEPT_OF_ONE_MOST", 3)
+        self.patch(report_inbox, "REPORTS_OF_ONE_MOST", 300)
+        self.patch(received_reports, "KEPT_OF_ONE_MOST", 3)
         full = [type(self.report(self.ours(id=f"more {n}"))) for n in range(2)]
         self.assertEqual(full, [Delivered, Delayed])
         self.assertIs(type(self.report(self.ours(id="other"), passed="second.example")), Delivered)  # others have room
-        self.patch(dmarc_received, "KEPT_MOST", 4)
+        self.patch(received_reports, "KEPT_MOST", 4)
         self.assertIs(type(self.report(self.ours(id="x"), passed="third.example")), Delayed)
 
     def test_many_rows_come_back_as_they_were(self) -> None:
@@ -514,7 +514,7 @@ class Findings(ReportsCase):
         async def broken(*_: Any) -> None:
             raise StorageBroken("gone")
 
-        self.patch(self.reports, "_state", type("State", (), {"put": staticmethod(broken)}))
+        self.patch(self.reports.inbox, "_state", type("State", (), {"put": staticmethod(broken)}))
         envelope = replace(self.envelope(), findings=(dmarc(),))
         message = self.content(b"From: r@example.net\nSubject: Report Domain: x\n\n")
         self.assertIs(type(self.judge(self.reports.judge_content(envelope, message))), Pass)

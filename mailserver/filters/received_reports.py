@@ -1,4 +1,4 @@
-"""The DMARC reports of others about our domains, as they are kept.
+"""The reports of others about our domains, as they are kept: DMARC's and TLS's.
 
 A report is one record with its first rows, and one for each further portion of rows; the first is written last, so that what is
 there is whole.  The same report a second time takes the place of the first.
@@ -11,12 +11,11 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from mailserver.api import IRecords, IStateStore, StorageFull
-from mailserver.trust.dmarc_report import AggregateReport, ReportRow, row_of
 
 __all__ = ["KeptReport", "ReceivedReports"]
 
@@ -30,30 +29,65 @@ SPAN_SECONDS = 100 * 86_400  # longer than any report's: what begins before that
 END = "\U0010ffff"
 
 
+class Report(Protocol):
+    """A frozen dataclass.  `domain` is what it is about; `rows` are dataclasses; `begin` and `end` seconds since the epoch."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def domain(self) -> str: ...
+
+    @property
+    def begin(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def rows(self) -> Sequence[Any]: ...
+
+    def plain(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=Report)
+
+
 @dataclass(frozen=True, slots=True)
-class KeptReport:
+class KeptReport(Generic[R]):
     """A report, and who has sent it: `reporter` is the domain that DMARC has shown.  `id` is that of the message."""
 
-    report: AggregateReport
+    report: R
     reporter: str
     id: str
     at: float
 
 
-class ReceivedReports:
+class ReceivedReports(Generic[R]):
     """All of them, by the domain that they are about and their time.
 
+    `of` makes one of plain values, `row_of` a row; ValueError, TypeError, LookupError or AttributeError for what is none.
     `state` remembers for `retention_seconds` which are young: its time is one that nobody sets, so a clock that jumps ahead takes
     nothing away.
     """
 
-    def __init__(self, records: IRecords, state: IStateStore, retention_seconds: float) -> None:
+    def __init__(
+        self,
+        records: IRecords,
+        state: IStateStore,
+        retention_seconds: float,
+        *,
+        of: Callable[[Mapping[str, Any]], R],
+        row_of: Callable[[Mapping[str, Any]], Any],
+    ) -> None:
+        self._of = of
+        self._row_of = row_of
         self._records = records
         self._state = state
         self._retention_seconds = retention_seconds
         self._counts: Counter[str] | None = None  # records by reporter
 
-    async def keep(self, report: AggregateReport, *, reporter: str, id: str, at: float) -> None:
+    async def keep(self, report: R, *, reporter: str, id: str, at: float) -> None:
         """Keep it.  Raises `StorageFault`; `StorageFull` also where too many are kept."""
         portions = _portions(report.rows)
         if self._counts is None:
@@ -64,30 +98,31 @@ class ReceivedReports:
         if self._counts[reporter] + len(portions) > KEPT_OF_ONE_MOST:
             raise StorageFull(f"of {reporter} {self._counts[reporter]} records are kept, and no more than {KEPT_OF_ONE_MOST} are")
         digest = hashlib.sha256(f"{reporter}\0{report.id}".encode("utf-8", "surrogatepass")).hexdigest()[:20]
-        place = f"in/{report.published.domain}/{report.begin:012d}/{digest}/"
+        place = f"in/{report.domain}/{report.begin:012d}/{digest}/"
         await self._state.put(f"young/{place}", b"", self._retention_seconds)
-        about = [replace(report, rows=()).plain(), reporter, id, at, len(portions)]
+        head: Any = replace(cast(Any, report), rows=())
+        about = [head.plain(), reporter, id, at, len(portions)]
         for n, portion in reversed(list(enumerate(portions))):
             value = [about, portion] if n == 0 else [None, portion]
             if await self._records.get(f"{place}{n:04d}") is None:
                 self._counts[reporter] += 1
             await self._records.put(f"{place}{n:04d}", _packed(value))
 
-    async def all(self, domain: str = "", since: float = 0.0) -> AsyncIterator[KeptReport]:
+    async def all(self, domain: str = "", since: float = 0.0) -> AsyncIterator[KeptReport[R]]:
         """Those about this domain, "" for all, that end after this time; by domain and time."""
         rows: list[Any] = []
         kept: list[Any] | None = None
         async for _, value in self._items(f"in/{domain}/" if domain else "in/"):
-            about, portion = _unpacked(value)
+            about, portion = self._unpacked(value)
             if about is not None:
                 if kept is not None:
-                    yield _kept(kept, rows)
+                    yield self._kept(kept, rows)
                 rows = []
                 kept = about if about[0]["end"] >= since else None
             if kept is not None:
                 rows += portion
         if kept is not None:
-            yield _kept(kept, rows)
+            yield self._kept(kept, rows)
 
     async def forget(self, before: float) -> int:
         """Drop the reports that end before this time, and are not young.  How many records that were."""
@@ -95,7 +130,7 @@ class ReceivedReports:
         old: set[str] = set()
         async for key, value in self._items("in/"):
             place = key.rpartition("/")[0]
-            about, _ = _unpacked(value)
+            about, _ = self._unpacked(value)
             begin = int(key.split("/")[2])
             if begin < before - SPAN_SECONDS or (about is not None and about[0]["end"] < before):
                 old.add(place)
@@ -109,7 +144,7 @@ class ReceivedReports:
         found: Counter[str] = Counter()
         reporter = ""
         async for _, value in self._items("in/"):
-            about, _ = _unpacked(value)
+            about, _ = self._unpacked(value)
             reporter = str(about[1]) if about is not None else reporter  # the first record of a report names him
             found[reporter] += 1
         return found
@@ -122,8 +157,27 @@ class ReceivedReports:
                     yield key, value
             at = page[-1][0] + "\0"
 
+    def _unpacked(self, value: bytes) -> tuple[Any, list[Any]]:
+        """What stands in a record; nothing in one that was not written here."""
+        try:
+            about, portion = json.loads(zlib.decompress(value))
+            for one in portion:
+                self._row_of(one)
+            if about is None:
+                return about, portion
+            report = self._of({**about[0], "rows": []})
+            if all(isinstance(one, int | float) for one in (report.begin, report.end, about[3], about[4])):
+                return about, portion
+        except (ValueError, TypeError, LookupError, AttributeError, zlib.error):
+            pass
+        return None, []
 
-def _portions(rows: Sequence[ReportRow]) -> list[list[dict[str, Any]]]:
+    def _kept(self, about: list[Any], rows: Sequence[Any]) -> KeptReport[R]:
+        report, reporter, id, at, _ = about
+        return KeptReport(self._of({**report, "rows": rows}), reporter, id, at)
+
+
+def _portions(rows: Sequence[Any]) -> list[list[dict[str, Any]]]:
     """The rows as plain values, in portions that a record can hold."""
     found = []
     for n in range(0, len(rows), PORTION):
@@ -140,25 +194,3 @@ def _cut(portion: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _packed(value: Any) -> bytes:
     return zlib.compress(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _unpacked(value: bytes) -> tuple[Any, list[Any]]:
-    """What stands in a record; nothing in one that was not written here."""
-    try:
-        about, portion = json.loads(zlib.decompress(value))
-        rows = [row_of(one) for one in portion]
-        if about is not None:
-            report = AggregateReport.of({**about[0], "rows": []})
-            numbers = [report.begin, report.end, about[3], about[4]]
-        else:
-            numbers = []
-        if all(isinstance(one, int | float) for one in [*numbers, *[row.count for row in rows]]):
-            return about, portion
-    except (ValueError, TypeError, LookupError, AttributeError, zlib.error):
-        pass
-    return None, []
-
-
-def _kept(about: list[Any], rows: Sequence[Any]) -> KeptReport:
-    report, reporter, id, at, _ = about
-    return KeptReport(AggregateReport.of({**report, "rows": rows}), reporter, id, at)
