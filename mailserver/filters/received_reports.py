@@ -29,7 +29,7 @@ SPAN_SECONDS = 100 * 86_400  # longer than any report's: what begins before that
 END = "\U0010ffff"
 
 
-class Report(Protocol):
+class Keepable(Protocol):
     """A frozen dataclass.  `domain` is what it is about; `rows` are dataclasses; `begin` and `end` seconds since the epoch."""
 
     @property
@@ -50,7 +50,7 @@ class Report(Protocol):
     def plain(self) -> dict[str, Any]: ...
 
 
-R = TypeVar("R", bound=Report)
+R = TypeVar("R", bound=Keepable)
 
 
 @dataclass(frozen=True, slots=True)

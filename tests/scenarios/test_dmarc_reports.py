@@ -82,9 +82,9 @@ DMARCSending._sent_to = sent_to
 SLOW = """
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from mailserver.filters.dmarc_reports import DMARCReports
+from mailserver.filters.report_inbox import ReportInbox
 
-whole = DMARCReports._read
+whole = ReportInbox._read
 
 
 async def read(self, envelope, content):
@@ -92,7 +92,7 @@ async def read(self, envelope, content):
     return await whole(self, envelope, content)
 
 
-DMARCReports._read = read
+ReportInbox._read = read
 """
 HEAD = b"From: r@big.example\r\nSubject: Report Domain: example.org\r\nMIME-Version: 1.0\r\n"
 
