@@ -12,6 +12,8 @@ In the order in which they are read:
 * `events`: what is said in a dialogue
 * `pairing`: whose a reply is
 * `dialogue`: pieces of both sides in, commands with their replies and content out
+* `connection`: both directions of a connection, and whether SMTP is spoken in it
+* `session`: who spoke with whom, when, and how it ended
 * `sessions`: all of it joined: frames in, the sessions of a capture out
 * `transcript`: a session in lines for people, and its messages
 * `packets`: packets made of a dialogue that was not seen as packets
@@ -27,7 +29,8 @@ from mailserver.capture.files import CapturedFrame, CaptureFault, CaptureReader
 from mailserver.capture.likeness import Confidence, looks_like_smtp
 from mailserver.capture.reassembly import Direction
 from mailserver.capture.segments import segment
-from mailserver.capture.sessions import Session, SessionEnding, Sessions
+from mailserver.capture.session import Session, SessionEnding
+from mailserver.capture.sessions import Sessions
 from mailserver.capture.transcript import Transcript
 from mailserver.capture.view import FIELD_NAMES, SmtpView
 from mailserver.smtp.vocabulary import REPLY_CODE_DESCRIPTIONS, CommandVerb, Port, ReplyCode, reply_code_description

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from mailserver.capture.events import ContentEnd, ContentStretch, Encrypted, Event, NotCaptured, ReplyCause
-from mailserver.capture.pairing import CapturedReply, Pairing, Waiting
+from mailserver.capture.pairing import RESETS, CapturedReply, Pairing, Waiting
 from mailserver.capture.reassembly import PIECE_MEMORY, Gap, Piece
 from mailserver.capture.view import COMMAND, SmtpView
 from mailserver.smtp.server.data import END, FIND_LINE_DOT, HELD
@@ -28,7 +28,13 @@ LINE_OCTETS = 1 << 16  # what has no line end by then is taken for a line
 REPLY_OCTETS = 1 << 18
 WAITING_OCTETS = 1 << 20  # of a client whose reply does not come; then its next line decides
 REPLY = re.compile(rb"[2-5][0-9]{2}(?:[ -]|\r?\n|\Z)")
+WHOLE_REPLY = re.compile(rb"(?:[2-5][0-9]{2}-[^\n]*\n)*([2-5][0-9]{2})(?: [^\n]*|\r?)\n")  # all lines of one that is in order
 TLS_HANDSHAKE = b"\x16\x03"
+# Looked up once: each line is compared with them.
+DATA, STARTTLS, AUTH, BDAT, LHLO = [
+    str(one) for one in (CommandVerb.DATA, CommandVerb.STARTTLS, CommandVerb.AUTH, CommandVerb.BDAT, CommandVerb.LHLO)
+]
+VERBS = {way(one.encode()): str(one) for one in CommandVerb for way in (bytes.upper, bytes.lower)}  # as nearly all write them
 GOES_ON = {CommandVerb.MAIL, CommandVerb.RSET, CommandVerb.QUIT, CommandVerb.EHLO, CommandVerb.NOOP, CommandVerb.HELO}
 
 
@@ -41,6 +47,10 @@ class _State(enum.Enum):
     DATA = enum.auto()
     CHUNK = enum.auto()
     ENCRYPTED = enum.auto()
+
+
+START_CONTENT = int(ReplyCode.START_CONTENT)
+COMMANDS, WAITING, CONTENT, ENCRYPTED = _State.COMMANDS, _State.WAITING, _State.DATA, _State.ENCRYPTED
 
 
 class DialogueReader:
@@ -71,14 +81,14 @@ class DialogueReader:
     @property
     def held_memory(self) -> int:
         """How much memory is taken by what waits for something, about."""
-        held = self._client_octets + PIECE_MEMORY * len(self._client)
-        return held + self._pairing.held_memory + len(self._line) + len(self._server) + self._reply_octets
+        held = len(self._line) + len(self._server) + self._reply_octets + self._pairing.held_memory
+        return held + self._client_octets + PIECE_MEMORY * len(self._client) if self._client else held
 
     # --- in ---
 
     def client(self, pieces: Sequence[Piece | Gap]) -> list[Event]:
         """The client said this, or something that was not captured."""
-        if self._state is _State.ENCRYPTED:
+        if self._state is ENCRYPTED:
             return []
         heard = -1
         for piece in pieces:
@@ -92,16 +102,16 @@ class DialogueReader:
             else:
                 self._client.extend(_cut(piece))
         events: list[Event] = []
-        if self._pairing.must_give_up(heard):
-            events += self._decide() if self._state is _State.WAITING else self._pairing.give_up()
-        events += self._go_on()
-        while self._client_octets + PIECE_MEMORY * len(self._client) > WAITING_OCTETS and self._state is _State.WAITING:
+        if self._pairing.has_lost and self._pairing.must_give_up(heard):
+            events += self._decide() if self._state is WAITING else self._pairing.give_up()
+        self._go_on(events)
+        while self._state is WAITING and self._client_octets + PIECE_MEMORY * len(self._client) > WAITING_OCTETS:
             events += self._decide()
         return events
 
     def server(self, pieces: Sequence[Piece | Gap]) -> list[Event]:
         """The server said this, or something that was not captured."""
-        if self._state is _State.ENCRYPTED:
+        if self._state is ENCRYPTED:
             return []
         events: list[Event] = []
         for piece in pieces:
@@ -111,7 +121,7 @@ class DialogueReader:
                 self._pairing.miss(piece.place)
             else:
                 self._read_replies(piece)
-            events += self._go_on()
+            self._go_on(events)
         return events
 
     def hurry(self) -> list[Event]:
@@ -129,7 +139,10 @@ class DialogueReader:
         events: list[Event] = []
         while self._client and self._state is not _State.ENCRYPTED:
             before = len(self._client), self._state
-            events += self._decide() if self._state is _State.WAITING else self._go_on()
+            if self._state is _State.WAITING:
+                events += self._decide()
+            else:
+                self._go_on(events)
             if (len(self._client), self._state) == before:
                 break
         if self._state is _State.ENCRYPTED:
@@ -143,7 +156,7 @@ class DialogueReader:
         if rest := b"".join([*self._reply, self._server]):
             self._server, self._reply, self._reply_octets = b"", [], 0
             self._pairing.replies.append(CapturedReply(time, rest, 0, 0, SmtpView(rest).reply_code or 0))
-            events += self._go_on()
+            self._go_on(events)
         if self._state is _State.COMMANDS and self._line:
             verb = SmtpView(self._line).command or ""
             self._pairing.waiting.append(Waiting(time, ReplyCause.COMMAND, self._line, verb, self._read_to))
@@ -152,15 +165,15 @@ class DialogueReader:
 
     # --- both sides ---
 
-    def _go_on(self) -> list[Event]:
+    def _go_on(self, events: list[Event]) -> None:
         """Pair and read until one side has to wait for more."""
-        events: list[Event] = []
-        while self._state is not _State.ENCRYPTED:
-            if self._pairing.replies and self._pair(events):
+        pairing, client = self._pairing, self._client
+        while self._state is not ENCRYPTED:
+            if pairing.replies and self._pair(events):
                 continue
-            if not self._client or self._state is _State.WAITING:
+            if not client or self._state is WAITING:
                 break
-            piece = self._client.popleft()
+            piece = client.popleft()
             self._read_to = piece.place
             if isinstance(piece, Gap):
                 events.append(NotCaptured(piece.time, True, piece.missing))
@@ -169,41 +182,41 @@ class DialogueReader:
             self._client_octets -= len(piece.octets)
             rest = self._read(piece, events)
             if rest:
-                self._client.appendleft(piece._replace(octets=rest))
+                client.appendleft(Piece(piece.time, rest, piece.place, piece.heard))
                 self._client_octets += len(rest)
                 self._read_to -= len(rest)
-        if self._pairing.is_full:
-            events += self._pairing.overflow()
-        return events
+        if pairing.is_full:
+            events += pairing.overflow()
 
     def _read(self, piece: Piece, events: list[Event]) -> bytes:
-        """Read what the client has said; return what is something else."""
-        if self._state is _State.COMMANDS:
-            return self._read_line(piece, events)
+        """Read what the client has said; return what is something else, or has to wait until replies have been paired."""
+        if self._state is COMMANDS:
+            return self._read_lines(piece, events)
+        if self._state is CONTENT:
+            return self._read_data(piece, events)
         if self._state is _State.RESPONSE:
             return self._read_response(piece)
-        if self._state is _State.DATA:
-            return self._read_data(piece, events)
         return self._read_chunk(piece, events)
 
     def _pair(self, events: list[Event]) -> bool:
         """Give the oldest reply to what it answers; False where that has not been read yet."""
-        if not self._pairing.waiting and self._has_lost_its_end():
-            time = self._pairing.replies[0].time
+        pairing = self._pairing
+        if not pairing.waiting and self._has_lost_its_end():
+            time = pairing.replies[0].time
             events += self._close_content(time, is_whole=False)
-            self._pairing.waiting.append(Waiting(time, ReplyCause.CONTENT, ends_content=True))
+            pairing.waiting.append(Waiting(time, ReplyCause.CONTENT, ends_content=True))
             self._state, self._is_after_gap, self._line = _State.COMMANDS, True, b""
-        following = self._client[0] if self._client else None
-        heard = following.heard if isinstance(following, Piece) else None
-        found = self._pairing.pair(self._read_to, heard, is_deciding=self._state is _State.WAITING)
+        heard = None
+        if pairing.has_lost and self._client and isinstance(following := self._client[0], Piece):
+            heard = following.heard
+        found = pairing.pair(events, self._read_to, heard, is_deciding=self._state is WAITING)
         if found is None:
             return False
-        events += found.events
-        if found.must_decide:
+        if found.reply is None:
             events += self._decide()
-        elif found.reply is not None:
+        elif self._state is WAITING or found.reply.code == START_CONTENT:
             self._answered(found.to, found.reply, events)
-        return found.must_decide or found.reply is not None
+        return True
 
     def _answered(self, to: Waiting | None, reply: CapturedReply, events: list[Event]) -> None:
         """What a reply means for what the client says next."""
@@ -237,18 +250,28 @@ class DialogueReader:
             self._state = _State.RESPONSE
         else:
             self._state = _State.COMMANDS
-        return events + self._go_on()
+        self._go_on(events)
+        return events
 
     def _hide(self, time: int, events: list[Event]) -> None:
         self._state = _State.ENCRYPTED
         self._client.clear()
+        self._client_octets = 0
         self._pairing.replies.clear()
         events.append(Encrypted(time))
 
     # --- the server's side ---
 
     def _read_replies(self, piece: Piece) -> None:
-        *lines, self._server = (self._server + piece.octets).split(b"\n")
+        octets, at, replies = self._server + piece.octets, 0, self._pairing.replies
+        while not self._reply and (found := WHOLE_REPLY.match(octets, at)) is not None and found.end() - at <= REPLY_OCTETS:
+            whole, at = found[0], found.end()
+            replies.append(CapturedReply(piece.time, whole, piece.place - len(octets) + at, piece.heard, int(found[1])))
+        if at == len(octets):
+            self._server = b""
+            return
+        # Whatever else there is: line by line.
+        *lines, self._server = octets[at:].split(b"\n")
         if len(self._server) > LINE_OCTETS:
             lines, self._server = [*lines, self._server], b""
         behind = sum([len(line) + 1 for line in lines]) + len(self._server)
@@ -260,8 +283,7 @@ class DialogueReader:
             is_reply = REPLY.match(line) is not None
             if not is_reply or line[3:4] != b"-" or self._reply_octets > REPLY_OCTETS:
                 code = int(line[:3]) if is_reply else 0
-                octets = b"".join(self._reply)
-                self._pairing.replies.append(CapturedReply(piece.time, octets, piece.place - behind, piece.heard, code))
+                replies.append(CapturedReply(piece.time, b"".join(self._reply), piece.place - behind, piece.heard, code))
                 self._reply, self._reply_octets = [], 0
 
     # --- the client's side ---
@@ -282,30 +304,38 @@ class DialogueReader:
         self._pairing.waiting.append(Waiting(gap.time, ReplyCause.UNKNOWN, place=gap.place))
         return events + self._close_content(gap.time, is_whole=False) if is_end else events
 
-    def _read_line(self, piece: Piece, events: list[Event]) -> bytes:
-        """Read one command; return what follows it."""
-        octets = self._line + piece.octets
-        end = octets.find(b"\n") + 1
-        if not end:
-            if len(octets) <= LINE_OCTETS:
-                self._line = octets
-                return b""
-            end = LINE_OCTETS
-        line, rest, self._line = octets[:end], octets[end:], b""
+    def _read_lines(self, piece: Piece, events: list[Event]) -> bytes:
+        """Read commands; return what follows the last one, where it is something else or replies wait."""
+        octets, at = self._line + piece.octets, 0
+        self._line = b""
+        while self._state is COMMANDS and at < len(octets):
+            end = octets.find(b"\n", at) + 1
+            if not end:
+                if len(octets) - at <= LINE_OCTETS:
+                    self._line = octets[at:]
+                    return b""
+                end = at + LINE_OCTETS
+            self._read_line(piece, octets[at:end], piece.place - len(octets) + end, events)
+            at = end
+            if self._pairing.replies:
+                break
+        return octets[at:]
+
+    def _read_line(self, piece: Piece, line: bytes, place: int, events: list[Event]) -> None:
+        """Read one command; `place` is the number of the octet behind it."""
         found = COMMAND.match(line)
-        verb = "" if found is None or REPLY.match(line) is not None else found[1].decode("ascii").upper()
-        if self._is_after_gap and verb not in CommandVerb.__members__:
-            return rest  # the end of what was lost, of content, of AUTH
-        self._is_after_gap = False
-        waiting = Waiting(piece.time, ReplyCause.COMMAND, line, verb, piece.place - len(rest), piece.heard)
+        verb = "" if found is None else VERBS.get(found[1]) or found[1].decode("ascii").upper()
+        if self._is_after_gap:
+            if verb not in CommandVerb.__members__:
+                return  # the end of what was lost, of content, of AUTH
+            self._is_after_gap = False
+        waiting = Waiting(piece.time, ReplyCause.COMMAND, line, verb, place, piece.heard)
         self._pairing.waiting.append(waiting)
-        if verb == CommandVerb.LHLO:
-            self._pairing.is_lmtp = True
-        if verb in (CommandVerb.DATA, CommandVerb.STARTTLS) and not line[found.end() :].strip():  # type: ignore[union-attr]
-            self._state = _State.WAITING
-        elif verb == CommandVerb.AUTH:
-            self._state = _State.WAITING
-        elif verb == CommandVerb.BDAT and (view := SmtpView(line)).chunk_size is not None:
+        if found is None:
+            return
+        if verb == AUTH or (verb in (DATA, STARTTLS) and not line[found.end() :].strip()):
+            self._state = WAITING
+        elif verb == BDAT and (view := SmtpView(line)).chunk_size is not None:
             self._chunk, self._is_last_chunk = view.chunk_size, bool(view.is_last_chunk)
             waiting.ends_content = self._is_last_chunk
             if self._content is None:
@@ -313,9 +343,10 @@ class DialogueReader:
             self._state = _State.CHUNK
             if not self._chunk:
                 events += self._end_chunk(piece.time)
-        elif verb in (CommandVerb.MAIL, CommandVerb.RSET, CommandVerb.EHLO, CommandVerb.HELO, CommandVerb.LHLO):
+        elif verb in RESETS:
+            if verb == LHLO:
+                self._pairing.is_lmtp = True
             events += self._close_content(piece.time, is_whole=False)
-        return rest
 
     def _read_response(self, piece: Piece) -> bytes:
         """Read one line of AUTH, which is a secret."""

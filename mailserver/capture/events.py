@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mailserver.capture.view import SmtpView
+from mailserver.mail.quick import quick
 
 __all__ = ["ContentStretch", "ContentEnd", "Encrypted", "Event", "CommandReply", "NotCaptured", "ReplyCause"]
 
@@ -22,6 +23,7 @@ class ReplyCause(enum.Enum):
     NOTHING = "nothing"  # the server says it by itself, or what it answers came before the capture
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CommandReply:
     """What a client said and the reply to it.
@@ -49,6 +51,7 @@ class CommandReply:
         return SmtpView(self.reply or b"")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ContentStretch:
     """A stretch of a message's content, its dots undone."""
@@ -57,6 +60,7 @@ class ContentStretch:
     octets: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ContentEnd:
     """A message's content has ended.  `size` is in octets; `is_whole`: from its first to its last one, none of them lost."""
@@ -67,6 +71,7 @@ class ContentEnd:
     is_whole: bool
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NotCaptured:
     """So many octets of one side were not captured."""
@@ -76,6 +81,7 @@ class NotCaptured:
     count: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Encrypted:
     """From here on TLS: no more can be read."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mailserver.capture.events import CommandReply, ContentEnd, Encrypted, Event, ReplyCause
-from mailserver.capture.sessions import Session
+from mailserver.capture.session import Session
 from mailserver.smtp.vocabulary import CommandVerb
 
 __all__ = ["Figures", "Latency"]

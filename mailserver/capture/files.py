@@ -11,12 +11,15 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from mailserver.mail.quick import maker
+
 __all__ = ["CaptureFault", "CaptureReader", "CapturedFrame"]
 
 FRAME_OCTETS = 1 << 20  # the largest that is believed: libpcap takes no more than 262,144
 BLOCK_OCTETS = FRAME_OCTETS + (1 << 16)  # with its options
 INTERFACES = 10_000
-FILE_HEADER = 24
+FILE_HEADER, RECORD_HEADER = 24, 16
+ENHANCED_HEADER = 28  # of a block, up to its frame
 PCAP_MAGIC = {  # as little-endian numbers: byte order, and the nanoseconds of a unit of the second field of time
     0xA1B2C3D4: ("<", 1000),
     0xD4C3B2A1: (">", 1000),
@@ -29,7 +32,9 @@ INTERFACE, OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 1, 2, 3, 6
 PACKETS = (OLD_PACKET, SIMPLE_PACKET, ENHANCED_PACKET)
 TIME_RESOLUTION, TIME_OFFSET = 9, 14  # options of an interface
 SECOND = 1_000_000_000
-RECORD, BLOCK, ENHANCED = [{order: struct.Struct(order + form) for order in "<>"} for form in ("IIII", "II", "IIIII")]
+RECORD, BLOCK, ENHANCED, ENHANCED_BLOCK = [
+    {order: struct.Struct(order + form) for order in "<>"} for form in ("IIII", "II", "IIIII", "IIIIIII")
+]
 LATEST = 253_402_300_799 * SECOND  # the end of the year 9999: no calendar goes on behind it
 
 
@@ -50,11 +55,19 @@ class CapturedFrame(NamedTuple):
     length: int
 
 
+_frame = maker(CapturedFrame)
+
+
 class _Interface(NamedTuple):
     link: int
     snapshot: int
     unit: int  # units of time to a second
     offset: int  # seconds
+    step: int  # nanoseconds of a unit, 0 where these are no whole ones, or there is an offset
+
+    def time(self, units: int) -> int:
+        """So many units, in nanoseconds since 1970."""
+        return min(max(units * SECOND // self.unit + self.offset * SECOND, 0), LATEST)
 
 
 class CaptureReader:
@@ -90,20 +103,60 @@ class CaptureReader:
         self._held += octets
         if not self._order and not self._begin():
             return
-        at = 0
+        yield from self._records() if self._unit else self._blocks()
+
+    def _records(self) -> Iterator[CapturedFrame]:
+        """Walk over the records of a pcap file."""
+        held, unpack, unit, link = self._held, RECORD[self._order].unpack_from, self._unit, self._link
+        at, last = 0, len(held) - RECORD_HEADER
         try:
-            step = self._record if self._unit else self._block
+            while at <= last:
+                seconds, units, kept, length = unpack(held, at)
+                if kept > FRAME_OCTETS:
+                    raise self._damaged(at, f"a frame of {kept:,} octets")
+                start = at + RECORD_HEADER
+                end = start + kept
+                if end > len(held):
+                    break
+                at = end
+                yield _frame((seconds * SECOND + units * unit, link, held[start:end], length))
+        finally:
+            self._pass(at)
+
+    def _blocks(self) -> Iterator[CapturedFrame]:
+        """Walk over the blocks of a pcapng file.  Nearly all of them are enhanced packets that are in order: these are read here,
+        all others with what may be wrong with them in `_block`."""
+        held = self._held
+        at, size = 0, len(held)
+        try:
             while True:
-                found = step(at)
+                unpack, interfaces = ENHANCED_BLOCK[self._order].unpack_from, self._interfaces
+                while size - at >= ENHANCED_HEADER:
+                    kind, length, number, high, low, kept, on_wire = unpack(held, at)
+                    end = at + length
+                    if (
+                        kind != ENHANCED_PACKET or end > size or length & 3 or length > BLOCK_OCTETS
+                        or kept > length - ENHANCED_HEADER - 4 or number >= len(interfaces)
+                    ):  # fmt: skip
+                        break
+                    start, at, interface = at + ENHANCED_HEADER, end, interfaces[number]
+                    time = (high << 32 | low) * interface.step
+                    if not 0 < time < LATEST:
+                        time = interface.time(high << 32 | low)
+                    yield _frame((time, interface.link, held[start : start + kept], on_wire))
+                found = self._block(at)
                 if found is None:
                     break
                 frame, at = found
                 if frame is not None:
                     yield frame
         finally:
-            at = min(at, len(self._held))
-            self._held = self._held[at:]
-            self._at += at
+            self._pass(min(at, size))
+
+    def _pass(self, count: int) -> None:
+        """So many of the octets that are held have been read."""
+        self._held = self._held[count:]
+        self._at += count
 
     def _begin(self) -> bool:
         """Look at the file's first octets; False where there are too few."""
@@ -122,18 +175,6 @@ class CaptureReader:
         self._held = self._held[FILE_HEADER:]
         self._at = FILE_HEADER
         return True
-
-    def _record(self, at: int) -> tuple[CapturedFrame, int] | None:
-        """The record of a pcap file that begins there, and where it ends."""
-        if len(self._held) - at < 16:
-            return None
-        seconds, units, kept, length = RECORD[self._order].unpack_from(self._held, at)
-        if kept > FRAME_OCTETS:
-            raise self._damaged(at, f"a frame of {kept:,} octets")
-        end = at + 16 + kept
-        if end > len(self._held):
-            return None
-        return CapturedFrame(seconds * SECOND + units * self._unit, self._link, self._held[at + 16 : end], length), end
 
     def _block(self, at: int) -> tuple[CapturedFrame | None, int] | None:
         """The block of a pcapng file that begins there, with its frame if it has one, and where it ends."""
@@ -187,7 +228,8 @@ class CaptureReader:
             elif code == TIME_OFFSET and length == 8:
                 offset = struct.unpack_from(self._order + "q", self._held, at)[0]
             at += length + -length % 4
-        self._interfaces.append(_Interface(link, snapshot, unit, offset))
+        step = 0 if offset or SECOND % unit else SECOND // unit
+        self._interfaces.append(_Interface(link, snapshot, unit, offset, step))
 
     def _packet(self, kind: int, at: int, end: int) -> CapturedFrame:
         """The frame of one of the three blocks that have one."""
@@ -208,8 +250,7 @@ class CaptureReader:
             kept = min(length, interface.snapshot or length, end - start)
         if start + kept > end:
             raise self._damaged(at, "a packet that is longer than its block")
-        time = 0 if kind == SIMPLE_PACKET else ((high << 32 | low) * SECOND) // interface.unit + interface.offset * SECOND
-        time = min(max(time, 0), LATEST)
+        time = 0 if kind == SIMPLE_PACKET else interface.time(high << 32 | low)
         return CapturedFrame(time, interface.link, self._held[start : start + kept], length)
 
     def _damaged(self, at: int, what: str) -> CaptureFault:

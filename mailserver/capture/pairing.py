@@ -8,9 +8,10 @@ and after an answer a client says the next thing.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from mailserver.capture.events import CommandReply, ReplyCause
+from mailserver.capture.events import CommandReply, Event, ReplyCause
 from mailserver.capture.reassembly import PIECE_MEMORY
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
@@ -24,7 +25,8 @@ OWNERS: dict[int, tuple[str, ...]] = {
     ReplyCode.AUTH_CHALLENGE: (CommandVerb.AUTH,),
     ReplyCode.AUTH_SUCCEEDED: (CommandVerb.AUTH,),
 }
-UNSAID = (ReplyCause.GREETING, ReplyCause.UNKNOWN)  # no words of the client
+UNKNOWN, RCPT = ReplyCause.UNKNOWN, str(CommandVerb.RCPT)  # looked up once: each reply is compared with them
+UNSAID = (ReplyCause.GREETING, UNKNOWN)  # no words of the client
 # What a server of LMTP does not say of each recipient.
 ONE_FOR_ALL = (
     ReplyCode.SERVICE_UNAVAILABLE,
@@ -33,7 +35,7 @@ ONE_FOR_ALL = (
     ReplyCode.COMMAND_NOT_IMPLEMENTED,
     ReplyCode.BAD_SEQUENCE,
 )
-RESETS = (CommandVerb.MAIL, CommandVerb.RSET, CommandVerb.EHLO, CommandVerb.HELO, CommandVerb.LHLO)
+RESETS = frozenset([CommandVerb.MAIL, CommandVerb.RSET, CommandVerb.EHLO, CommandVerb.HELO, CommandVerb.LHLO])
 
 
 @dataclass(slots=True)
@@ -65,18 +67,14 @@ class CapturedReply:
     code: int  # 0 where it has none
 
 
-@dataclass(slots=True)
-class Paired:
-    """What a look at the queues gave.
+class Paired(NamedTuple):
+    """What a look at the queues gave: the `reply` that was taken, and what it answers.
 
-    `reply` is the one that was taken, `to` what it answers.  `must_decide`: the reply that the client's next octets wait for
-    was not captured.
+    Without a reply: the one that the client's next octets wait for was not captured.
     """
 
-    events: list[CommandReply] = field(default_factory=list)
     reply: CapturedReply | None = None
     to: Waiting | None = None
-    must_decide: bool = False
 
 
 class Pairing:
@@ -128,61 +126,64 @@ class Pairing:
         self.replies.clear()
         return found
 
-    def pair(self, read_to: int, following: int | None, *, is_deciding: bool) -> Paired | None:
-        """Give the oldest reply to what it answers; None where that has not been read yet.
+    @property
+    def has_lost(self) -> bool:
+        """Replies are missing before the ones that wait here."""
+        return self._lost_to >= 0
+
+    def pair(self, events: list[Event], read_to: int, following: int | None, *, is_deciding: bool) -> Paired | None:
+        """Give the oldest reply to what it answers; None where that has not been read yet.  What is said goes into `events`.
 
         `read_to` is the place up to which the client has been read, -1 before its first octet; `following` what the client had
-        heard when it said what is read next, None where that is not there; `is_deciding`: its meaning waits for a reply.
+        heard when it said what is read next, None where that is not there (it matters where `has_lost`); `is_deciding`: its
+        meaning waits for a reply.
         """
-        reply, paired = self.replies[0], Paired()
-        if self._lost_to >= 0:
-            self._give_up_lost(reply, following, paired, is_deciding=is_deciding)
-            if paired.must_decide:
-                return paired
+        reply = self.replies[0]
+        if self._lost_to >= 0 and self._give_up_lost(events, reply, following, is_deciding=is_deciding):
+            return Paired()
         waiting = self._first(reply)
         if waiting is None or 0 < reply.place <= waiting.heard:
             # It answers nothing that was captured, or the client had it before what it says next.
             is_early = waiting is None and read_to < reply.heard and len(self.replies) <= MOST
             if is_early and reply.code != ReplyCode.SERVICE_UNAVAILABLE:
-                return paired if paired.events else None  # it has heard more than has been read
-            self.replies.popleft()
-            paired.events.append(self._alone(reply))
-            paired.reply = reply
-            return paired
-        if waiting.cause is ReplyCause.UNKNOWN and waiting.has_one and read_to < reply.heard:
-            return paired if paired.events else None
+                return None  # it has heard more than has been read
+            events.append(self._alone(self.replies.popleft()))
+            return Paired(reply)
+        if waiting.cause is UNKNOWN and waiting.has_one and read_to < reply.heard:
+            return None
         self.replies.popleft()
-        paired.events.append(self._answer(waiting, reply))
-        paired.reply, paired.to = reply, waiting
-        return paired
+        events.append(self._answer(waiting, reply))
+        return Paired(reply, waiting)
 
-    def _give_up_lost(self, reply: CapturedReply, following: int | None, paired: Paired, *, is_deciding: bool) -> None:
-        """Replies before this one are missing: take away what they answered."""
+    def _give_up_lost(
+        self, events: list[Event], reply: CapturedReply, following: int | None, *, is_deciding: bool
+    ) -> bool:
+        """Replies before this one are missing: take away what they answered.  Whether the client's next octets wait for one."""
         owners = OWNERS.get(reply.code, ())
         if any(one.verb in owners for one in self.waiting):
             while self.waiting[0].verb not in owners:
-                paired.events.append(_without_reply(self.waiting.popleft()))
+                events.append(_without_reply(self.waiting.popleft()))
             self._lost_to = -1
-            return
+            return False
         start = reply.place - len(reply.octets)
+        must_decide = False
         while self.waiting:
             heard = self.waiting[1].heard if len(self.waiting) > 1 else following
             if heard is None or not self._lost_to <= heard <= start:
                 break
             if len(self.waiting) == 1:
-                paired.must_decide = is_deciding
+                must_decide = is_deciding
                 break
-            paired.events.append(_without_reply(self.waiting.popleft()))
+            events.append(_without_reply(self.waiting.popleft()))
         if self.waiting and self.waiting[0].heard >= self._lost_to:
             self._lost_to = -1
+        return must_decide
 
     def _first(self, reply: CapturedReply) -> Waiting | None:
         """What this reply answers, as far as the queue knows it."""
-        if not self.waiting:
-            return None
-        first, following = self.waiting[0], self.waiting[1] if len(self.waiting) > 1 else None
-        if following is None:
-            return first
+        if len(self.waiting) < 2:
+            return self.waiting[0] if self.waiting else None
+        first, following = self.waiting[0], self.waiting[1]
         if first.cause is ReplyCause.GREETING and reply.code == ReplyCode.OK:
             self.waiting.popleft()  # inside TLS there is none, nor with a client that speaks first
         elif first.cause is ReplyCause.UNKNOWN and first.has_one and following.place <= reply.heard:
@@ -191,23 +192,25 @@ class Pairing:
 
     def _answer(self, waiting: Waiting, reply: CapturedReply) -> CommandReply:
         code = reply.code
-        if waiting.ends_content and not waiting.has_one and self.is_lmtp and code not in ONE_FOR_ALL:
-            waiting.replies = max(1, self.recipients)  # RFC 2033 section 4.2
-        elif code == ReplyCode.ONE_EACH and waiting.ends_content:
-            waiting.replies = self.recipients + 2
+        cause, verb = waiting.cause, waiting.verb
+        if waiting.ends_content:
+            if not waiting.has_one and self.is_lmtp and code not in ONE_FOR_ALL:
+                waiting.replies = max(1, self.recipients)  # RFC 2033 section 4.2
+            elif code == ReplyCode.ONE_EACH:
+                waiting.replies = self.recipients + 2
         is_first, waiting.has_one = not waiting.has_one, True
-        if waiting.cause is not ReplyCause.UNKNOWN:  # of how many commands? it stays until the next one is answered
+        if cause is not UNKNOWN:  # of how many commands? it stays until the next one is answered
             waiting.replies -= 1
             if not waiting.replies:
                 self.waiting.popleft()
-        if waiting.verb == CommandVerb.RCPT and code // 100 == 2:
+        if verb == RCPT and code // 100 == 2:
             self.recipients += 1
-        elif waiting.verb in RESETS:
+        elif verb in RESETS:
             self.recipients = 0
         self._has_paired = True
-        sent_at = reply.time if waiting.cause in UNSAID else waiting.time
+        sent_at = reply.time if cause in UNSAID else waiting.time
         line = (waiting.line or None) if is_first else None
-        return CommandReply(sent_at, waiting.cause, line, reply.time, reply.octets, waiting.verb)
+        return CommandReply(sent_at, cause, line, reply.time, reply.octets, verb)
 
     def _alone(self, reply: CapturedReply) -> CommandReply:
         """A reply to nothing that was captured; the first one may be the greeting."""

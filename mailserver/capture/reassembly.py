@@ -11,6 +11,8 @@ from bisect import insort
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from mailserver.mail.quick import maker
+
 __all__ = ["Direction", "Gap", "Piece"]
 
 HELD_OCTETS = 4 << 20  # behind a gap; a window is rarely larger
@@ -32,6 +34,9 @@ class Piece(NamedTuple):
     octets: bytes
     place: int = 0
     heard: int = 0
+
+
+_piece = maker(Piece)
 
 
 class Gap(NamedTuple):
@@ -108,7 +113,8 @@ class Direction:
 
     def number(self, of_wire: int) -> int:
         """A number of the wire as one that goes on beyond 2^32."""
-        return of_wire if self._next < 0 else self._next + self._ahead(of_wire)
+        following = self._next
+        return of_wire if following < 0 else following + (of_wire - following + HALF) % NUMBERS - HALF
 
     def open(self, sequence: int) -> None:
         """A SYN: the next octet has the number behind its own."""
@@ -126,13 +132,17 @@ class Direction:
 
         `missing` octets at its end were not captured: they are lost.  `heard` goes into the piece as it is.
         """
-        if self._next < 0:
-            self._next = sequence
+        following = self._next
+        if following < 0:
+            following = self._next = sequence
+        if not ((sequence - following) % NUMBERS or missing or self._held):
+            if not payload:
+                return []
+            count = len(payload)
+            self._next = following = following + count
+            self.octets += count
+            return [_piece((time, payload, following, heard))]
         ahead = self._ahead(sequence)
-        if ahead == 0 and not missing and not self._held:
-            self._next += len(payload)
-            self.octets += len(payload)
-            return [Piece(time, payload, self._next, heard)] if payload else []
         end = self._next + ahead + len(payload)
         if ahead > 0:
             self.out_of_order += 1
@@ -198,7 +208,7 @@ class Direction:
                 self._next += len(octets)
                 self._acknowledged = False
                 self.octets += len(octets)
-                yield Piece(time, octets, self._next, heard)
+                yield _piece((time, octets, self._next, heard))
 
 
 def _number(held: tuple[int, int, bytes, int]) -> int:

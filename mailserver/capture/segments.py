@@ -10,6 +10,7 @@ import struct
 from typing import NamedTuple
 
 from mailserver.capture.files import CapturedFrame
+from mailserver.mail.quick import maker
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "Segment", "segment"]
 
@@ -26,27 +27,70 @@ FRAGMENT, AUTHENTICATION, TCP = 44, 51, 6
 HEADERS = 16  # extension headers, tags: more is damage
 
 ETHERNET_TYPE = struct.Struct("!12xH")
+IP4_OCTETS = b"\x08\x00"
+# Where the packet begins on the links that nearly all captures are made on; before it stands its kind, but for 0.
+BEGINS = {ETHERNET: 14, COOKED: 16} | dict.fromkeys(RAW, 0)
+IP4_TCP = struct.Struct("!BxHxxHxB2x12sIIBB6x")  # without options of IP
 IP4 = struct.Struct("!BxHxxHxBxx4s4s")
 IP6 = struct.Struct("!IHBx16s16s")
-TCP_HEADER = struct.Struct("!HHIIBBHxxxx")
+TCP_HEADER = struct.Struct("!4sIIBB6x")
 
 
 class Segment(NamedTuple):
-    """One TCP segment.  `missing` octets of its payload were on the wire and not captured."""
+    """One TCP segment.  `missing` octets of its payload were on the wire and not captured.
 
-    source: bytes  # 4 or 16 octets
-    source_port: int
-    destination: bytes
-    destination_port: int
+    `ends` are those of the connection as octets of the packet: both addresses, of 4 or 16 octets each, and both ports, the
+    sender's first.
+    """
+
+    ends: bytes
     sequence: int
     acknowledged: int
     flags: int
     payload: bytes
     missing: int
 
+    @property
+    def source(self) -> bytes:
+        """The sender's address, 4 or 16 octets."""
+        return self.ends[: len(self.ends) // 2 - 2]
+
+    @property
+    def destination(self) -> bytes:
+        """The other's address."""
+        return self.ends[len(self.ends) // 2 - 2 : -4]
+
+    @property
+    def source_port(self) -> int:
+        """The sender's port."""
+        return int.from_bytes(self.ends[-4:-2], "big")
+
+    @property
+    def destination_port(self) -> int:
+        """The other's port."""
+        return int.from_bytes(self.ends[-2:], "big")
+
+
+_segment = maker(Segment)
+
 
 def segment(frame: CapturedFrame) -> Segment | None:
     """The TCP segment in a frame; None where there is none, or its header was not captured whole."""
+    octets = frame.octets
+    at = BEGINS.get(frame.link, -1)
+    if (at == 0 or (at > 0 and octets[at - 2 : at] == IP4_OCTETS)) and len(octets) - at >= 40:
+        first, length, fragment, protocol, ends, sequence, acknowledged, offset, flags = IP4_TCP.unpack_from(octets, at)
+        if first == 0x45 and protocol == TCP and length and not fragment & 0x1FFF and offset >= 0x50:
+            start, end = at + 20 + (offset >> 4) * 4, at + length
+            if start > end:
+                return None
+            payload = octets[start:end]
+            return _segment((ends, sequence, acknowledged, flags, payload, end - start - len(payload)))
+    return _found(frame)
+
+
+def _found(frame: CapturedFrame) -> Segment | None:
+    """The segment in any other frame."""
     octets, link = frame.octets, frame.link
     try:
         if link == ETHERNET:
@@ -124,12 +168,10 @@ def _ipv6(frame: CapturedFrame, at: int) -> Segment | None:
 
 def _tcp(frame: CapturedFrame, at: int, end: int, source: bytes, destination: bytes) -> Segment | None:
     """RFC 9293 section 3.1; `end` is where the packet of IP ends, and what comes behind it is filling of the link."""
-    source_port, destination_port, sequence, acknowledged, offset, flags, _ = TCP_HEADER.unpack_from(frame.octets, at)
+    ports, sequence, acknowledged, offset, flags = TCP_HEADER.unpack_from(frame.octets, at)
     header = (offset >> 4) * 4
     if header < 20 or end < at + header:
         return None
     payload = frame.octets[at + header : end]
     missing = end - at - header - len(payload)
-    return Segment(
-        source, source_port, destination, destination_port, sequence, acknowledged, flags, payload, missing
-    )
+    return Segment(source + destination + ports, sequence, acknowledged, flags, payload, missing)

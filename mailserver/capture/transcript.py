@@ -5,6 +5,7 @@ Text of others is made printable, and what AUTH says is masked unless it is aske
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,8 +21,9 @@ from mailserver.capture.events import (
 )
 from mailserver.capture.pairing import RESETS
 from mailserver.capture.printable import printable
-from mailserver.capture.sessions import Session
+from mailserver.capture.session import Session
 from mailserver.capture.view import HIDDEN
+from mailserver.mail.quick import maker
 from mailserver.smtp.vocabulary import CommandVerb
 
 __all__ = ["CapturedTransaction", "Speaker", "Transcript", "TranscriptLine"]
@@ -30,6 +32,10 @@ RECIPIENTS = 1000  # of a message that are kept
 ADDRESSES = 2000  # of a session
 MESSAGES = 2000  # of a session: later ones are counted only
 TEXT_LENGTH = 2000  # characters of a line
+MAIL, RCPT, BDAT, AUTH = [str(one) for one in (CommandVerb.MAIL, CommandVerb.RCPT, CommandVerb.BDAT, CommandVerb.AUTH)]
+# What nearly every client says; the view reads all the others.  Its path has neither blanks nor quotes.
+PLAIN_PATH = re.compile(rb"(?:MAIL FROM|RCPT TO):<([!#-;=?-\[\]-~]*)>(?: |\r?\n)")
+REPLIED = (ReplyCause.COMMAND, ReplyCause.RESPONSE, ReplyCause.CONTENT)  # what has a reply of its own
 
 
 class Speaker:
@@ -46,6 +52,9 @@ class TranscriptLine(NamedTuple):
     time: int | None
     speaker: str
     text: str
+
+
+_line = maker(TranscriptLine)
 
 
 @dataclass(slots=True)
@@ -110,22 +119,22 @@ class Transcript:
     def _exchange(self, event: CommandReply) -> list[TranscriptLine]:
         lines = []
         if event.command is not None:
-            lines.append(TranscriptLine(event.time, Speaker.CLIENT, self._command(event, event.command)))
+            lines.append(_line((event.time, Speaker.CLIENT, self._command(event, event.command))))
         if event.reply is not None:
             time = event.replied
-            for line in event.reply.decode("utf-8", "backslashreplace").rstrip("\r\n").split("\n"):
-                lines.append(TranscriptLine(time, Speaker.SERVER, _cut(line.rstrip("\r"))))
+            for line in _text(event.reply).rstrip("\r\n").split("\n"):
+                lines.append(_line((time, Speaker.SERVER, _cut(line.rstrip("\r")))))
                 time = None
-        elif event.cause in (ReplyCause.COMMAND, ReplyCause.RESPONSE, ReplyCause.CONTENT):
+        elif event.cause in REPLIED:
             lines.append(TranscriptLine(None, Speaker.NOBODY, "no reply was captured"))
         return lines
 
     def _command(self, event: CommandReply, line: bytes) -> str:
         if not self._has_secrets and event.cause is ReplyCause.RESPONSE:
             return HIDDEN
-        if not self._has_secrets and event.verb == CommandVerb.AUTH:
+        if not self._has_secrets and event.verb == AUTH:
             return event.view.summary().removeprefix("SMTP ")
-        return _cut(line.decode("utf-8", "backslashreplace").removesuffix("\n").removesuffix("\r"))
+        return _cut(_text(line).removesuffix("\n").removesuffix("\r"))
 
     def _content_end(self, event: ContentEnd) -> TranscriptLine:
         message, self.coming = self.coming, CapturedTransaction(self.coming.number + 1)
@@ -144,25 +153,26 @@ class Transcript:
 
     def _note(self, event: CommandReply) -> None:
         """What a command and its reply say of the envelope."""
-        verb = event.verb if event.command is not None else None
-        code = event.reply[:1] if event.reply is not None else b"2"  # one that was not captured is taken for a yes
-        if verb == CommandVerb.RCPT and (path := event.view.forward_path) is not None:
+        command, reply = event.command, event.reply
+        verb = event.verb if command is not None else None
+        code = reply[:1] if reply is not None else b"2"  # one that was not captured is taken for a yes
+        if verb == RCPT and (path := _path(event, command)) is not None:
             self._name(path)
             named = self._recipients if code == b"2" else self._refused
             if len(named) < RECIPIENTS:
                 named.append(path)
         elif verb in RESETS:
             self._sender, self._recipients, self._refused = None, [], []
-            if verb == CommandVerb.MAIL and (path := event.view.reverse_path) is not None:
+            if verb == MAIL and (path := _path(event, command)) is not None:
                 self._name(path)
                 self._sender = path if code == b"2" else None
-        is_end = event.cause is ReplyCause.CONTENT or (verb == CommandVerb.BDAT and event.view.is_last_chunk)
+        is_end = event.cause is ReplyCause.CONTENT or (verb == BDAT and event.view.is_last_chunk)
         if is_end and self._without_reply and (self._replied is None or verb is not None):
             message = self._replied = self._without_reply.popleft()
             message.sender, message.recipients, message.refused = self._sender, self._recipients, self._refused
         elif verb is not None:
             self._replied = None
-        if self._replied is not None and event.reply is not None and len(self._replied.replies) < RECIPIENTS:
+        if self._replied is not None and reply is not None and len(self._replied.replies) < RECIPIENTS:
             self._replied.replies.append(printable(event.reply_view.text))
 
     def _name(self, path: str) -> None:
@@ -173,6 +183,18 @@ class Transcript:
         """The session has ended: what is left has no reply."""
         for message in self._without_reply:
             message.sender, message.recipients, message.refused = self._sender, self._recipients, self._refused
+
+
+def _path(event: CommandReply, command: bytes | None) -> str | None:
+    """The path of MAIL or RCPT."""
+    if command is not None and (found := PLAIN_PATH.match(command)) is not None:
+        return found[1].decode("ascii")
+    view = event.view
+    return view.reverse_path if event.verb == MAIL else view.forward_path
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "backslashreplace")
 
 
 def _cut(text: str) -> str:

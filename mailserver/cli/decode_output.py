@@ -10,7 +10,7 @@ from mailserver.cli.output import as_json, say, size, table
 
 if TYPE_CHECKING:
     from mailserver.capture.figures import Figures
-    from mailserver.capture.sessions import Session
+    from mailserver.capture.session import Session
     from mailserver.capture.transcript import Transcript, TranscriptLine
 
 __all__ = ["heading", "line_of", "say_figures", "session_as_json", "summary"]
@@ -35,8 +35,10 @@ def _end_of(address: Any, port: int) -> str:
 
 def line_of(session: Session, line: TranscriptLine) -> str:
     """A line with its time since the beginning of the session."""
-    at = "" if line.time is None else f"{(line.time - session.started) / 1e9:.3f}"
-    return f"{at:>9}  {line.speaker}  {line.text}"
+    time, speaker, text = line
+    if time is None:
+        return f"           {speaker}  {text}"
+    return f"{(time - session.started) / 1e9:9.3f}  {speaker}  {text}"
 
 
 def summary(session: Session) -> str:

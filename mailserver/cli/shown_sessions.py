@@ -8,7 +8,7 @@ import sys
 
 from mailserver.capture.events import ContentEnd, ContentStretch, Event
 from mailserver.capture.figures import Figures
-from mailserver.capture.sessions import Session
+from mailserver.capture.session import Session
 from mailserver.capture.transcript import Transcript, TranscriptLine
 from mailserver.cli.decode_output import heading, line_of, say_figures, session_as_json, summary
 from mailserver.cli.output import EX_IOERR, Unable, say
@@ -74,12 +74,17 @@ class ShownSessions:
         lines = one.transcribe(event)
         if self._is_live:
             self._say_live(one, lines)
-        else:
-            one.lines += lines
-            self._lines += len(lines)
-            if not self._in_json and (len(one.lines) > LINES or self._lines > ALL_LINES) and self._is_meant(one):
-                self._say(one, is_end=False)
-        if len(one.lines) > 2 * LINES:  # a session that is not meant as far as is known, or in JSON
+            return
+        one.lines += lines
+        self._lines += len(lines)
+        if len(one.lines) > LINES or self._lines > ALL_LINES:
+            self._make_room(one)
+
+    def _make_room(self, one: _Open) -> None:
+        """Too many lines wait: say those of this session, or leave out its first ones."""
+        if not self._in_json and self._is_meant(one):
+            self._say(one, is_end=False)
+        elif len(one.lines) > 2 * LINES:  # a session that is not meant as far as is known, or in JSON
             self._lines -= LINES
             del one.lines[:LINES]
             one.is_cut = True

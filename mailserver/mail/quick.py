@@ -3,14 +3,18 @@
 `dataclass` has a frozen value set each of its fields by ``object.__setattr__``, which looks the field up by its name; a message
 comes to fifty of them.  `quick` has it done by the fields' own descriptors, in less than half of the time.  Nothing else about
 the class changes, and nothing can be assigned to its fields from outside.
+
+A `NamedTuple` is made by a function of Python; `maker` leaves that out, for what is made with every packet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, fields
+from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["quick"]
+__all__ = ["maker", "quick"]
 
 T = TypeVar("T")
 
@@ -47,3 +51,11 @@ def quick(kind: type[T]) -> type[T]:
     quicker.__module__ = kind.__module__
     kind.__init__ = quicker  # type: ignore[method-assign]
     return kind
+
+
+def maker(kind: type[T]) -> Callable[[tuple[Any, ...]], T]:
+    """What makes values of this NamedTuple of a tuple with all of its fields, in less than half of the time.
+
+    It does not look whether there are as many as there should be.
+    """
+    return partial(tuple.__new__, kind)  # type: ignore[type-var]

@@ -10,7 +10,8 @@ from twisted.trial.unittest import TestCase
 
 from mailserver.capture.files import CaptureReader
 from mailserver.capture.packets import SEGMENT_OCTETS, BuiltConnection, file_header, packet_block
-from mailserver.capture.sessions import SessionEnding, Sessions
+from mailserver.capture.session import SessionEnding
+from mailserver.capture.sessions import Sessions
 from tests.any_octets import any_octets
 from tests.capture.test_sessions import MESSAGE, PLAIN, PLAIN_PAIRS, content, ends, pairs
 

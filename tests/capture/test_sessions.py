@@ -15,7 +15,8 @@ from mailserver.capture.dialogue import DialogueReader
 from mailserver.capture.events import CommandReply, ContentEnd, ContentStretch, Encrypted, NotCaptured, ReplyCause
 from mailserver.capture.files import CapturedFrame
 from mailserver.capture.reassembly import Gap, Piece
-from mailserver.capture.sessions import Said, Session, SessionEnding, Sessions
+from mailserver.capture.session import Session, SessionEnding
+from mailserver.capture.sessions import Said, Sessions
 from tests.any_octets import any_octets
 from tests.capture.wire import ACK, FIN, RST, SECOND, SYN, Connection
 
