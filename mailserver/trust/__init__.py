@@ -18,6 +18,8 @@ In the order in which they are read:
 * `secret_key`: a key of this installation that nobody chooses
 * `chain`: a chain of certificates: what stands in them, and whether it is valid up to a trust anchor (RFC 5280)
 * `dane`: what the TLSA records of a host say about its certificates (RFC 7672)
+* `srs`: return paths for mail that is forwarded (SRS)
+* `srs_keys`: the keys of these, on the disk
 * `dns_lists`: the names that DNS lists are asked for, and their answers (RFC 5782)
 * `hello`: what is wrong with the name that a client gives (RFC 5321 section 4.1.1.1)
 * `authors`: the domains of a message's authors
