@@ -43,6 +43,7 @@ from mailserver.receive.judging import Judging
 from mailserver.receive.profile import Profile
 from mailserver.receive.service_extensions import ExtensionClash, ServiceExtensions
 from mailserver.receive.tls_rules import TLSRules
+from mailserver.relay.forwards import ForwardRules
 from mailserver.tls import ClientCertificates, IdentityError
 
 __all__ = ["Policy"]
@@ -86,7 +87,7 @@ class Policy:
         }
         judging = Judging(self._bound, clock=server.reactor, seconds=time.monotonic)
         self.router = make_router(
-            configuration, self._directory, before=before, clock=server.reactor,
+            configuration, self._directory, before=before, clock=server.reactor, return_paths=server.return_paths,
             readers=readers_by_address([(name, one.component) for name, one in self._readers.items()]),
         )  # fmt: skip
         self.observers = [server.register.observing(one) for one in filters if IObserver.providedBy(one)]
@@ -164,6 +165,7 @@ class Policy:
             ends=ends_for(self._bound, service=service, clock=clock, generation=self.generation),
             service_extensions=added if added and listen is not None else None,
             copy_policy=copy_policy_of(configuration),
+            is_return_path=self.router.is_return_path,
         )  # fmt: skip
 
     def _encryption(self, listen: ListenTable) -> Encryption | None:
@@ -191,6 +193,9 @@ class Policy:
         await self.start_components()
         if IAccountList.providedBy(self._directory) and IPreparing.providedBy(server.local):
             await self._prepare(seconds)
+        forward = self._configuration.forward
+        server.return_paths.former = forward.former_secrets or ""
+        server.forwards.rules = ForwardRules(forward.srs, forward.domain or "")
         server.attempts.use(self._before)
         server.report_policies.use(self._report_policies, self.generation)
         server.readers.use(self._readers, self.generation)

@@ -64,6 +64,7 @@ from mailserver.receive.judgement import PASSED, Judgement, note_answers, with_w
 from mailserver.receive.judging import Judging
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.transaction import Transaction
+from mailserver.relay.return_paths import ReturnPaths, SenderTable
 from mailserver.smtp import replies
 from mailserver.state_store.read_only import ReadOnlyRecords, ReadOnlyState
 from mailserver.state_store.records_file import RECORDS
@@ -135,6 +136,12 @@ class Rehearsal:
         )
         self.state = ReadOnlyState(os.path.join(self.data, "state.db"), wall_seconds=reactor.seconds)
         self.records = ReadOnlyRecords(os.path.join(self.data, RECORDS))
+        self.return_paths = ReturnPaths(
+            keys_directory=configuration.keys_path,
+            table=SenderTable(self.records.space("forward")),
+            run_in_thread=maybeDeferred,
+            clock=reactor,
+        )
         self.register = ThreadlessRegister(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
         self.local = None
         self.remote = None if configuration.relay.use == "none" else object()

@@ -10,7 +10,7 @@ from mailserver.plugins.asked_router import AskedRouter
 from mailserver.plugins.life import StartError
 from mailserver.routing.domains import LocalDomain, RoutingError
 from mailserver.routing.patterns import Pattern, PatternError
-from mailserver.routing.router import NOBODY, Router
+from mailserver.routing.router import NOBODY, OpensReturnPaths, Router
 
 __all__ = ["NO_ROUTER", "make_router"]
 
@@ -19,7 +19,7 @@ NO_ROUTER = "domains"  # `[router] use`: no component
 
 def make_router(
     configuration: Configuration, directory: IDirectory, *, before: AskedRouter | None = None, clock: Clock | None = None,
-    readers: Mapping[str, str] = NOBODY,
+    readers: Mapping[str, str] = NOBODY, return_paths: OpensReturnPaths | None = None,
 ) -> Router:
     """The router of the domains, with a plugin's `before` it.  Raises `StartError` for aliases that go round."""
     try:
@@ -35,7 +35,7 @@ def make_router(
             )
             for name, table in configuration.domain.items()
         }
-        return Router(
+        router = Router(
             directory=directory,
             domains=domains,
             hostname=configuration.hostname,
@@ -43,6 +43,11 @@ def make_router(
             readers=readers,
             clock=clock,
             seconds=configuration.limits.router_seconds,
+            return_paths=return_paths,
         )
     except (RoutingError, PatternError) as error:
         raise StartError(str(error)) from error
+    domain = configuration.forward.domain
+    if domain is not None and not router.is_own(domain) and domain.lower() != configuration.hostname.lower():
+        raise StartError(f"forward.domain: bounces would not come here: {domain} is neither `hostname` nor among the domains")
+    return router

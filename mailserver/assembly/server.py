@@ -60,6 +60,8 @@ from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.relay.attempts import Attempts
 from mailserver.relay.delivery import Relay
+from mailserver.relay.forwards import Forwards
+from mailserver.relay.return_paths import ReturnPaths, SenderTable
 from mailserver.routing.router import Router
 from mailserver.state_store import RecordStore, StateStore
 from mailserver.state_store.own_time import boot_id
@@ -166,7 +168,18 @@ class Server:
 
     def _make_queue(self, configuration: Configuration) -> Queue:
         limits, note = configuration.limits, self.steps.note
-        self.attempts = Attempts(clock=self.reactor, seconds=time.monotonic, note=note, sign=self._sign_again)
+        self.return_paths = ReturnPaths(
+            keys_directory=configuration.keys_path,
+            table=SenderTable(self.records.space("forward")),
+            run_in_thread=self.pools.of("keys", 1),
+            clock=self.reactor,
+        )
+        self.forwards = Forwards(
+            paths=self.return_paths, hostname=configuration.hostname, is_own=self._is_own_domain, note=note
+        )
+        self.attempts = Attempts(
+            clock=self.reactor, seconds=time.monotonic, note=note, sign=self._sign_again, forwards=self.forwards
+        )
         self.report_policies = ReportPolicies(seconds=time.monotonic, note=note)
         return Queue(
             data_directory=self.data,
@@ -206,7 +219,7 @@ class Server:
             room_for=lambda octets: self.queue.room_for(octets),
             steady_seconds=time.monotonic,
             recordings=self.recordings,
-            is_own_domain=lambda domain: self._has_policy and self._router.is_own(domain),
+            is_own_domain=self._is_own_domain,
         )  # fmt: skip
 
     def _make_own_mail(self, configuration: Configuration) -> OwnMail:
@@ -323,6 +336,9 @@ class Server:
     async def _try_again(self, id: str) -> None:
         """A message of the queue, which has been read meanwhile."""
         await self.queue.verbs.carry_out(Order(Verb.RETRY, Selection(id), "its reader"), after=0, dry_run=False)
+
+    def _is_own_domain(self, domain: str) -> bool:
+        return self._has_policy and self._router.is_own(domain)
 
     async def _route(self, address: Address) -> Sequence[Route]:
         """Where a report to a sender goes: by the router of the policy in force."""

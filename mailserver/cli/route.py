@@ -13,6 +13,7 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.without_server import NotNow, finished, offline_services
 from mailserver.config import Configuration, load
 from mailserver.control.client import CommandRefused, ControlError, NoServer
+from mailserver.interfaces import CannotTell
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
 
@@ -29,6 +30,7 @@ HOW = {
     "elsewhere": "is another host's",
     "own name": "is at this host's own name, for",
     "reader": "is read by the server itself",
+    "return path": "is the return path of",
     "disabled": "is disabled",
     "nobody": "is nobody's",
     "router": "is known to the router, for",
@@ -112,7 +114,7 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
     address = parsed_address(options.address)
     try:
         routes, hops = finished(router.explain(address))
-    except AddressError as error:
+    except (AddressError, CannotTell) as error:
         raise CommandRefused(f"{options.address}: {error}") from error
     networks, relays = Networks(configuration.relay.networks), configuration.relay.use != "none"
     return itinerary(address, routes, hops, options.peer or "", networks, relays) | {"server": False}

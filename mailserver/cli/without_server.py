@@ -28,8 +28,10 @@ from mailserver.plugins.awaiting import now_or_later
 from mailserver.plugins.catalogue import Catalogue, PluginError, build_component
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.metrics import Metrics
+from mailserver.relay.return_paths import ReturnPaths, SenderTable
 from mailserver.routing.router import Router
 from mailserver.state_store import RecordStore, StateStore
+from mailserver.state_store.read_only import ReadOnlyRecords
 from mailserver.state_store.records_file import RECORDS
 
 __all__ = ["NotNow", "finished", "offline_router", "offline_services"]
@@ -49,6 +51,29 @@ class NoAnswers:
     async def query(self, name: str, record_type: str) -> Any:
         """Raises `LookupFailed`."""
         raise LookupFailed(f"{name}: {record_type} records are looked up by the running server")
+
+
+class WallClock(Clock):
+    """Where only the time of day is asked for."""
+
+    def seconds(self) -> float:
+        """Since the epoch."""
+        return time.time()
+
+
+class KeptSenders:
+    """The senders of forwarded mail in the records on the disk, which are opened for each question."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def get(self, key: str) -> bytes | None:
+        """Raises `StorageBroken`."""
+        records = ReadOnlyRecords(self._path)
+        try:
+            return await records.space("forward").get(key)
+        finally:
+            records.close()
 
 
 class InPlace:
@@ -100,7 +125,18 @@ def offline_router(
         parts.append(plugin)
     asked = AskedDirectory(directory, Asking("accounts", clock), limits.accounts_seconds)
     readers = readers_by_address(_filters(configuration, catalogue, services))
-    return make_router(configuration, asked, before=before, readers=readers), [one for one in parts if IComponent.providedBy(one)]
+    router = make_router(configuration, asked, before=before, readers=readers, return_paths=_return_paths(configuration))
+    return router, [one for one in parts if IComponent.providedBy(one)]
+
+
+def _return_paths(configuration: Configuration) -> ReturnPaths:
+    """Those of forwarded mail, which are only opened: by the keys and the records on the disk."""
+    records: Any = KeptSenders(os.path.join(configuration.data, RECORDS))
+    paths = ReturnPaths(
+        keys_directory=configuration.keys_path, table=SenderTable(records), run_in_thread=maybeDeferred, clock=WallClock()
+    )
+    paths.former = configuration.forward.former_secrets or ""
+    return paths
 
 
 def _filters(configuration: Configuration, catalogue: Catalogue, services: Services) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from mailserver.config.defaults import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.endpoints import bare_endpoint, is_proxied
+from mailserver.config.forward_table import ForwardTable
 from mailserver.config.limits import LimitsTable
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.policy_table import PolicyTable
@@ -45,6 +46,7 @@ __all__ = [
     "DeliveryTable",
     "DomainTable",
     "PickupTable",
+    "ForwardTable",
     "PolicyTable",
     "FilterTable",
     "LimitsTable",
@@ -506,6 +508,7 @@ class Configuration(Options):
     domain: dict[DomainKey, DomainTable] = Field(default_factory=dict)
     delivery: DeliveryTable = DeliveryTable()
     relay: RelayTable = RelayTable()
+    forward: ForwardTable = ForwardTable()
     dns: DNSTable = DNSTable()
     queue: QueueTable = QueueTable()
     policy: PolicyTable = PolicyTable()

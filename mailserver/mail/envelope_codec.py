@@ -10,13 +10,14 @@ The octets are one JSON array whose first member is the version.  Members stand 
     tls          null, or [version, cipher, server_name, client_certificate, client_verified], then client_fault, client_emails
     recipient    [address], or [address, notify, orcpt]
     destination  [index, recipient, route]              recipient: its position in the list before, or a recipient;
-                 then true where it is named_by_index; then, from version 3 on, its lines as text
+                 then true where it is named_by_index; then, from version 3 on, its lines as text; then, from version 5
+                 on, true where it is quiet
     route        [address]: Remote; [address, user, domain, folder, system]: Local; then folder_must_exist, junk where one is
                  true; both, and the reader, where there is one
 
 A change of the layout gets a new version number, and `decode_envelope` goes on reading the old ones: a store outlives a release.
 In version 1 every destination is named_by_index.  Version 3 is written where a destination has lines of its own, so that an
-earlier release reads all others.
+earlier release reads all others; version 5 where one is quiet.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ __all__ = ["UnknownVersion", "UnreadableEnvelope", "decode_envelope", "encode_en
 VERSION = 2
 WITH_LINES = 3
 WITH_REQUIRETLS = 4  # releases that do not know it must not send the message on
-NEWEST = WITH_REQUIRETLS
+WITH_QUIET = 5  # releases that do not know it would tell the sender
+NEWEST = WITH_QUIET
 NAMED_BY_INDEX = 1  # the last version whose releases named files in Maildirs so
 
 # ASCII with \u escapes: a lone surrogate (undecodable octets of a peer) survives the journey too.
@@ -64,7 +66,7 @@ def encode_envelope(envelope: Envelope, destinations: tuple[Destination, ...]) -
     sender = envelope.sender
     positions = {id(recipient): n for n, recipient in enumerate(envelope.recipients)}
     row = (
-        WITH_REQUIRETLS if envelope.parameters.requiretls else WITH_LINES if any(one.lines for one in destinations) else VERSION,
+        _version(envelope, destinations),
         envelope.id,
         envelope.received_at,
         None if sender is None else _address_row(sender),
@@ -93,6 +95,16 @@ def decode_envelope(octets: bytes) -> tuple[Envelope, tuple[Destination, ...]]:
 
 
 # --- values to rows ---
+
+
+def _version(envelope: Envelope, destinations: tuple[Destination, ...]) -> int:
+    version = WITH_REQUIRETLS if envelope.parameters.requiretls else VERSION
+    for one in destinations:
+        if one.quiet:
+            return WITH_QUIET
+        if one.lines:
+            version = max(version, WITH_LINES)
+    return version
 
 
 def _mail_parameters_row(parameters: MailParameters) -> Any:
@@ -128,7 +140,9 @@ def _destination_row(destination: Destination, positions: dict[int, int]) -> Any
     route = destination.route
     address = _address_row(route.address)
     named: tuple[Any, ...] = (True,) if destination.named_by_index else ()
-    if destination.lines:
+    if destination.quiet:
+        named = (destination.named_by_index, destination.lines.decode("latin-1"), True)
+    elif destination.lines:
         named = (destination.named_by_index, destination.lines.decode("latin-1"))
     place: Any = positions.get(id(recipient))
     if place is None:
@@ -205,9 +219,10 @@ def _destination(row: list[Any], recipients: tuple[Recipient, ...], by_index: bo
     index, place, route, *named = row
     by_index = by_index or bool(named and named[0])
     lines = named[1].encode("latin-1") if len(named) > 1 else b""
+    quiet = len(named) > 2 and named[2] is True
     recipient = recipients[place] if type(place) is int else _recipient(place)
     if len(route) == 1:
-        return Destination(index, recipient, Remote(_address(route[0])), by_index, lines)
+        return Destination(index, recipient, Remote(_address(route[0])), by_index, lines, quiet)
     address, user, domain, folder, *facts = route
     box = Mailbox(user, domain, tuple(folder), *facts)
-    return Destination(index, recipient, Local(_address(address), box), by_index, lines)
+    return Destination(index, recipient, Local(_address(address), box), by_index, lines, quiet)

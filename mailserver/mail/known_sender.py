@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Finding
 
-__all__ = ["ToldSenders", "is_told"]
+__all__ = ["ToldSenders", "is_proven", "is_told"]
 
 
 class ToldSenders(enum.Enum):
@@ -35,6 +35,30 @@ def is_told(told: ToldSenders, *, sender: Address | None, login: str, findings: 
     if login:
         return True
     return told is ToldSenders.KNOWN and _is_answered_for(sender, list(findings))
+
+
+def is_proven(sender: Address | None, *, trusted: bool, findings: Iterable[Finding]) -> bool:
+    """Whether a report on what another host has refused goes to the sender: it would be ours, on mail that we have only sent on.
+
+    So it does where the peer was `trusted` (by its login or its address), where the reverse-path's domain passes SPF, or where
+    DMARC passes for a domain in which the reverse-path is.  For the null reverse-path there is nothing to prove.
+    """
+    if sender is None or trusted:
+        return True
+    try:
+        domain = sender.domain_key
+    except AddressError:
+        return False
+    for one in findings:
+        properties = one.properties
+        if properties.get("result") != "pass":
+            continue
+        named = str(properties.get("domain") or "").lower()
+        if one.name == "spf" and properties.get("scope") == "mfrom" and named == domain:
+            return True
+        if one.name == "dmarc" and named and (domain == named or domain.endswith(f".{named}")):
+            return True
+    return False
 
 
 def _is_answered_for(sender: Address, findings: list[Finding]) -> bool:

@@ -11,7 +11,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.quick import quick
 
-__all__ = ["Destination", "Parcel", "one_for_each", "place_of"]
+__all__ = ["Destination", "Parcel", "one_for_each", "leaves_by_alias", "place_of"]
 
 
 @quick
@@ -26,6 +26,9 @@ class Destination:
     `lines` are header fields of this copy alone, each with its CRLF: whoever delivers into a mailbox puts them above the
     message; they go to no other host.
 
+    `quiet`: the message's sender is not told what becomes of it.  It leaves by an alias, and nobody has shown that the sender is
+    who has sent it (`mail.known_sender.is_proven`): a refusal of the next host would be told to whoever was named.
+
     The message id and the mailbox name the file in a Maildir; where `named_by_index`, the message id and the index do: a release
     before this rule took the message, and may have written the file already.
     """
@@ -35,6 +38,7 @@ class Destination:
     route: Local | Remote
     named_by_index: bool = False
     lines: bytes = b""
+    quiet: bool = False
 
     @property
     def place(self) -> Hashable:
@@ -66,6 +70,11 @@ def one_for_each(
     for destination in destinations:
         groups.setdefault(place(destination), []).append(destination)
     return [tuple(group) for group in groups.values()]
+
+
+def leaves_by_alias(recipient: Recipient, route: Local | Remote) -> bool:
+    """Another host gets it, at another address than the one that was accepted."""
+    return isinstance(route, Remote) and route.address is not recipient.address and route.address != recipient.address
 
 
 def place_of(route: Local | Remote) -> Hashable:

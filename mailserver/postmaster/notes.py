@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from mailserver.interfaces import Clock, IStateStore
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Refused, Route
+from mailserver.mail.answers import Local, Refused, Remote, Route
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.mail.faults import StorageFault
@@ -47,7 +47,8 @@ class Problem:
     """Something that a postmaster should know.
 
     `kind` and `subject` are its name.  No two notes of one name are sent within a day.  `title` is the note's Subject field,
-    `lines` its text.  `told` is called when the note is in the queue.
+    `lines` its text.  `told` is called when the note is in the queue.  `to` is who is told, the host's postmaster where that is
+    nobody.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Problem:
     title: str
     lines: tuple[str, ...]
     told: Callable[[], None] = nothing
+    to: Address = POSTMASTER
 
     @property
     def name(self) -> str:
@@ -150,12 +152,10 @@ class Notes:
         if not self._has_room(len(octets)):
             return False
         try:
-            routes = await within(ROUTE_SECONDS, later(self._route(POSTMASTER)), self._clock)
+            to, good = await self._readers(problem.to)
         except Exception as error:  # noqa: BLE001  a directory is anybody's plugin: whatever it raises means "cannot tell"
             self._complain(f"{type(error).__name__}: {error}")
             return False
-        to = Recipient(POSTMASTER)
-        good = [route for route in routes if not isinstance(route, Refused)]
         if not good:
             self._complain("nobody gets mail for postmaster")
             return False
@@ -168,8 +168,19 @@ class Notes:
             self._complain(str(fault))
             return False
         self._complained = ""
-        self._note(id, "accepted", sender="", recipients=[str(POSTMASTER)], size=content.size)
+        self._note(id, "accepted", sender="", recipients=[str(to.address)], size=content.size)
         return True
+
+    async def _readers(self, address: Address) -> tuple[Recipient, Sequence[Local | Remote]]:
+        """Whom the note goes to, and by which routes, none where that is nobody."""
+        good: Sequence[Local | Remote] = ()
+        for one in dict.fromkeys((address, POSTMASTER)):
+            address = one
+            routes = await within(ROUTE_SECONDS, later(self._route(one)), self._clock)
+            good = [route for route in routes if not isinstance(route, Refused)]
+            if good:
+                break
+        return Recipient(address), good
 
     async def _signed(self, envelope: Envelope, content: Content) -> Content:
         """With signatures where they can be made: postmaster's mail may go to another host, and waits for nobody."""
@@ -219,7 +230,7 @@ def note_octets(problem: Problem, *, id: str, hostname: str, made_at: float) -> 
     lines = list(problem.lines[:LINES_MOST])
     header = (
         f'From: "Mail server" <MAILER-DAEMON@{hostname}>',
-        f"To: <postmaster@{hostname}>",
+        f"To: <{problem.to if problem.to.domain else Address(problem.to.local, hostname)}>",
         f"Subject: {hostname}: {problem.title}",
         f"Date: {date_time(int(made_at))}",
         f"Message-ID: <{id}@{hostname}>",

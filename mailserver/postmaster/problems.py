@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mailserver.interfaces import Clock
+from mailserver.mail.address import Address
 from mailserver.mail.faults import StorageFault
 from mailserver.mail.trace import date_time
 from mailserver.postmaster.notes import Problem
-from mailserver.queue.entry import EntrySummary
+from mailserver.queue.entry import DestinationSummary, EntrySummary, number_of
 from mailserver.queue.queue import Queue
 
 __all__ = ["Problems"]
@@ -122,13 +123,19 @@ class Problems:
             return []
         entries: Sequence[EntrySummary] = await self._queue.summaries(numbers)
         failed = [one for one in entries if one.state == "failed" and not await self._is_own(one.id)]
+        self._queue.undeliverable.told({*numbers} - {number_of(one.id) for one in failed})
+        forwards = forwards_by_domain(failed)
+        of_forwards = {number_of(one.id) for group in forwards.values() for one, _ in group}
+        problems = [self._of_forwards(domain, group) for domain, group in forwards.items()]
+        return [*self._without_sender([one for one in failed if number_of(one.id) not in of_forwards]), *problems]
+
+    def _without_sender(self, failed: Sequence[EntrySummary]) -> list[Problem]:
+        if not failed:
+            return []
 
         def told() -> None:
-            self._queue.undeliverable.told(numbers)
+            self._queue.undeliverable.told([number_of(one.id) for one in failed])
 
-        if not failed:
-            told()
-            return []
         words = ["These messages could not be delivered, and they have no sender who can be told, as a bounce has none:", ""]
         for entry in failed[:NAMED]:
             words += [entry.id, *(self._named(entry) if self._names else ())]
@@ -141,5 +148,35 @@ class Problems:
             )
         ]
 
+    def _of_forwards(self, domain: str, group: Sequence[tuple[EntrySummary, DestinationSummary]]) -> Problem:
+        """Refused by the next host, and their senders have not been told; whose alias it is shall know."""
+
+        def told() -> None:
+            self._queue.undeliverable.told({number_of(entry.id) for entry, _ in group})
+
+        words = [
+            f"The next host has refused mail that aliases of {domain or 'this host'} send on. Its senders were not told: neither",
+            "SPF nor DMARC has shown that they had sent it, and a report would have gone to whoever was named.",
+            "",
+        ]
+        for entry, one in group[:NAMED]:
+            words += [entry.id, *([f"    {one.recipient} to {one.destination}: {one.reply or one.note}"] if self._names else [])]
+        if len(group) > NAMED:
+            words.append(f"... and {len(group) - NAMED} more")
+        words += ["", "`mailserver queue show ID` says all of one. Where much of this is spam, the filters let too much through."]
+        title = f"{len(group)} forwarded messages were refused" if len(group) > 1 else "a forwarded message was refused"
+        return Problem("forward", domain, title, tuple(words), told, Address("postmaster", domain))
+
     def _named(self, entry: EntrySummary) -> list[str]:
         return [f"    {one.recipient}: {one.reply or one.note}" for one in entry.destinations if one.state == "failed"][:1]
+
+
+def forwards_by_domain(entries: Sequence[EntrySummary]) -> dict[str, list[tuple[EntrySummary, DestinationSummary]]]:
+    """What was refused behind aliases, and no sender is told of, by the alias's domain."""
+    found: dict[str, list[tuple[EntrySummary, DestinationSummary]]] = {}
+    for entry in entries:
+        for one in entry.destinations:
+            if one.quiet and one.state == "failed":
+                domain = one.recipient.rpartition("@")[2].lower() if "@" in one.recipient else ""
+                found.setdefault("" if domain.startswith("[") else domain, []).append((entry, one))
+    return found

@@ -212,6 +212,7 @@ class StoredMessage:
 class DestinationSummary:
     """One destination, for people.  `state` is "queued" or a `EntryState`; `due` is seconds since the epoch.
 
+    `quiet` is as in `Destination`.
     `history` is empty in a list.  `hold` is a `HoldKind`, "" where no verdict holds it; `until` as in `Attempt`.  Of what a
     verdict holds `held_by` are the filters, and `findings` what was found, in a list without evidence.
     """
@@ -229,6 +230,7 @@ class DestinationSummary:
     until: float | None = None
     held_by: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Settlement:
         return (
             self._reports
             and entry.envelope.sender is not None
+            and not destination.quiet
             and not entry.passed_on >> destination.index & 1
             and wants(destination.recipient, "SUCCESS")
         )
@@ -90,7 +91,7 @@ class Settlement:
         self, entry: ActiveMessage, destination: Destination, state: EntryState, now: float
     ) -> tuple[EntryState, float | None]:
         """The state with which it is kept, and when a report is owed."""
-        if not self._reports or entry.envelope.sender is None:
+        if not self._reports or entry.envelope.sender is None or destination.quiet:
             return state, None
         if state is EntryState.DEFERRED:
             told = wants(destination.recipient, "DELAY")

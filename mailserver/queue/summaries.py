@@ -23,8 +23,9 @@ def damaged_summary(number: int, id: str, why: str) -> EntrySummary:
 def destination_summary(destination: Destination, attempt: Attempt | None, with_history: bool) -> DestinationSummary:
     """One destination for people."""
     first = DestinationSummary(
-        destination.index, str(destination.recipient.address), destination_name(destination), "queued", 0, None, "", ""
-    )
+        destination.index, str(destination.recipient.address), destination_name(destination), "queued", 0, None, "", "",
+        quiet=destination.quiet,
+    )  # fmt: skip
     if attempt is None:
         return first
     reply = "" if attempt.reply is None else str(attempt.reply)

@@ -18,8 +18,9 @@ from mailserver.mail.answers import Defer, Finding, Local, Refuse, Remote, Verdi
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
-from mailserver.mail.known_sender import is_told
+from mailserver.mail.known_sender import is_proven, is_told
 from mailserver.mail.own_results import without_own_results
+from mailserver.mail.parcel import leaves_by_alias
 from mailserver.mail.reply import Reply
 from mailserver.mail.set_apart import Holder, kept_findings, with_holders
 from mailserver.mail.tags import TAG_OCTETS, added_tags, tag_lines
@@ -142,7 +143,9 @@ class AfterData:
             if transaction.discard or draft.aside or others_hear or (tags and decision is None):
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
         if decision is None:
-            accepted = await self._commit(envelope, content, original, copies_of((*transaction.recipients, *added), routes))
+            everybody = (*transaction.recipients, *added)
+            plain = copies_of(everybody, routes, is_proven=self._is_proven(everybody, routes))
+            accepted = await self._commit(envelope, content, original, plain)
             return transaction.same_for_all(accepted)
         copies = self._copies(decision, verdicts, routes, tags, added)
         accepted = await self._commit(envelope, content, original, copies, decision)
@@ -229,7 +232,17 @@ class AfterData:
             lines, _ = tag_lines(transaction.findings, tags)
             for recipient, his in zip(added, routes[len(transaction.recipients) :], strict=True):
                 ways += [RecipientRoute(recipient, route, fate, None, kept, lines) for route in his]
-        return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine)
+        is_proven = self._is_proven((*transaction.recipients, *added), routes)
+        return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine, is_proven=is_proven)
+
+    def _is_proven(self, recipients: Sequence[Recipient], routes: Routes) -> bool:
+        """What leaves by an alias, and is refused by the next host, is told to the sender.  True where nothing leaves so."""
+        transaction = self._transaction
+        leaves = any(leaves_by_alias(one, route) for one, his in zip(recipients, routes, strict=False) for route in his)
+        if not leaves:
+            return True
+        trusted = self._profile.may_relay(transaction.peer)
+        return is_proven(transaction.sender, trusted=trusted, findings=transaction.findings)
 
     def _kept(
         self, n: int, fate: CopyFate, findings: tuple[Finding, ...], verdicts: Sequence[Verdict]

@@ -16,7 +16,7 @@ from typing import Any
 
 from mailserver.mail.answers import Finding, Local, Remote
 from mailserver.mail.envelope import Recipient
-from mailserver.mail.parcel import Destination, place_of
+from mailserver.mail.parcel import Destination, leaves_by_alias, place_of
 from mailserver.mail.quick import quick
 from mailserver.mail.reply import Reply
 from mailserver.mail.set_apart import Hold, HoldKind, Returned, SetApart
@@ -60,20 +60,23 @@ class Copies:
     in_junk: Mapping[str, list[str]]
 
 
-def copies_of(recipients: Sequence[Recipient], routes: Sequence[Sequence[Local | Remote]]) -> Copies:
+def copies_of(
+    recipients: Sequence[Recipient], routes: Sequence[Sequence[Local | Remote]], *, is_proven: bool = True
+) -> Copies:
     """The destinations of recipients all of whose copies are delivered, nearly always: each with its routes, in the order of
-    RCPT."""
+    RCPT.  Without `is_proven` the sender hears nothing of what leaves by an alias."""
     destinations: list[Destination] = []
     for recipient, every in zip(recipients, routes, strict=True):
         for route in every:
-            destinations.append(Destination(len(destinations), recipient, route))
+            quiet = not is_proven and leaves_by_alias(recipient, route)
+            destinations.append(Destination(len(destinations), recipient, route, quiet=quiet))
     return Copies(tuple(destinations), NOTHING, NOTHING)
 
 
-def copies_for(routes: Sequence[RecipientRoute], *, holds: bool = False) -> Copies:
+def copies_for(routes: Sequence[RecipientRoute], *, holds: bool = False, is_proven: bool = True) -> Copies:
     """The destinations for these routes, which stand in the order of RCPT.
 
-    What is discarded or refused has none.  `holds`: what is put aside is held, and does not go to Junk.
+    What is discarded or refused has none.  `is_proven` as above.  `holds`: what is put aside is held, and does not go to Junk.
     """
     mildest: dict[Hashable, Fate] = {}
     for one in routes:
@@ -97,5 +100,6 @@ def copies_for(routes: Sequence[RecipientRoute], *, holds: bool = False) -> Copi
             else:
                 set_apart[index] = Hold(HOLDS.get(fate, HoldKind.REFUSED), why, one.findings)
         lines = one.lines if isinstance(route, Local) else b""
-        ordered.append(Destination(index, one.recipient, route, lines=lines))
+        quiet = not is_proven and leaves_by_alias(one.recipient, route)
+        ordered.append(Destination(index, one.recipient, route, lines=lines, quiet=quiet))
     return Copies(tuple(ordered), set_apart, in_junk)

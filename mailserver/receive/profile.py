@@ -114,6 +114,7 @@ class Profile:
     `absence` says whether a delivery is missing; None: mail is queued in any case, since nobody waits for a reply.
     `ends` are told how transactions and connections end; `service_extensions` is what plugins add to the offer.
     `look_up` is `IResolver.query`, for the names of peers.
+    `is_return_path` knows the return paths of forwarded mail, which take bounces alone.
     `generation` counts what is under way with these parts.  The times of connections go by `steady_seconds`, a clock that
     nobody sets, where it is given, else by `clock`.
     """
@@ -147,6 +148,7 @@ class Profile:
     ends: Ends | None = None
     service_extensions: ServiceExtensions | None = None
     copy_policy: CopyPolicy = CopyPolicy()
+    is_return_path: Callable[[Address], bool] | None = None
     seconds: Callable[[], float] = field(init=False)
     lmtp: bool = field(init=False)  # the listener speaks LMTP (RFC 2033)
     asks: Asks = field(init=False)

@@ -24,6 +24,7 @@ from mailserver.mail.answers import (
     Refuse,
     Refused,
     Remote,
+    Route,
     Verdict,
 )
 from mailserver.mail.envelope import NO_MAIL_PARAMETERS, Envelope, MailParameters, Peer, Recipient, RecipientParameters
@@ -201,6 +202,8 @@ class Transaction:
         except FAULTS:
             log.failure("{id}: no route for a recipient could be found out", id=self.id)
             return self.refused("rcpt", replies.cannot_route(self.id), "the router failed", address)
+        if self.sender is not None and self._is_return_path(address, routes):
+            return self.refused("rcpt", replies.BOUNCES_ALONE, "a return path takes bounces alone", address)
         usable: list[Local | Remote] = []
         for route in routes:
             if isinstance(route, Refused):
@@ -225,6 +228,13 @@ class Transaction:
             if missing:
                 return self.refused("rcpt", replies.LOCAL_ERROR, f"who would deliver it is missing: {missing}", address)
         return usable
+
+    def _is_return_path(self, address: Address, routes: Sequence[Route]) -> bool:
+        """It is one of forwarded mail, and not somebody whose name begins so."""
+        known = self.profile.is_return_path
+        if known is None or not known(address):
+            return False
+        return not any(isinstance(route, Local) and route.address == address for route in routes)
 
     def data(self, spooling: Spooling) -> Reply:
         """DATA, or the first BDAT.  A refusal ends the transaction."""

@@ -4,6 +4,8 @@ In the order in which they are read:
 
 * `delivery`: the relay as a delivery: a message's destinations, by hosts, over the pool
 * `attempts`: before an attempt: those who may say no, change the message for one destination, name the hosts
+* `forwards`: mail that an alias sends on: with which sender, and how it is kept from going round
+* `return_paths`: the return paths of such mail, made and opened (`mailserver.trust.srs`)
 * `hosts`: where a domain's mail goes: hosts and addresses in their order (RFC 5321 section 5.1)
 * `tlsa`: what the DNS says about a host's certificates, where it is secure (RFC 7672 section 2.2)
 * `pool`: which transaction goes over which connection: pure, without sockets and without a clock

@@ -30,6 +30,7 @@ from mailserver.plugins.awaiting import FAULTS, later, now_or_later
 from mailserver.plugins.bound import BoundComponent
 from mailserver.plugins.generation import Generation
 from mailserver.plugins.sound_routes import sequence_of
+from mailserver.relay.forwards import Forwards
 
 __all__ = ["AskedBefore", "Attempts"]
 
@@ -75,7 +76,8 @@ class Attempts:
     """Asks, and calls the delivery.  Before the first `use` nothing is delivered: nobody knows yet who has to be asked.
 
     `note(id, step, **fields)` is told what they say beside a plain yes; durations go by `seconds`, a clock that nobody sets.
-    `sign(envelope, content)` signs what we had signed before, None where it cannot be done now.
+    `sign(envelope, content)` signs what we had signed before, None where it cannot be done now.  `forwards` says with which
+    sender each destination leaves; None: all with the message's own.
     """
 
     def __init__(
@@ -85,7 +87,9 @@ class Attempts:
         seconds: Callable[[], float],
         note: Callable[..., None],
         sign: Callable[[Envelope, Content], Awaitable[Content | None]] = _nobody_signs,
+        forwards: Forwards | None = None,
     ) -> None:
+        self._forwards = forwards
         self._clock = clock
         self._sign = sign
         self._seconds = seconds
@@ -105,16 +109,21 @@ class Attempts:
         self, delivery: IDelivery, envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Awaitable[Mapping[int, Outcome]]:
         """As the delivery's own `deliver`."""
-        asked, calls = self._asked, _Calls(delivery)
+        asked, calls = self._asked, _Calls(delivery, self._forwards)
         if self._waiting is not None:
             return calls.unless_given_up(self._wait_and_deliver(delivery, envelope, content, destinations))
-        if asked is None:
+        if asked is None and not calls.divides(destinations):
             return calls.deliver(None, envelope, content, destinations)
+        if asked is None:
+            return calls.unless_given_up(calls.by_parts(None, envelope, content, destinations))
         return calls.unless_given_up(self._ask_and_deliver(asked, calls, envelope, content, destinations))
 
     def deliver_batch(self, delivery: Any, parcels: Sequence[Parcel]) -> Awaitable[Sequence[Any]]:
-        """As the delivery's own `deliver_batch`; where somebody is asked each message is a call of its own."""
-        if self._asked is None and self._waiting is None:
+        """As the delivery's own `deliver_batch`; where somebody is asked, or mail leaves by an alias, each message is a call of
+        its own."""
+        forwards = self._forwards
+        leaves = forwards is not None and any(forwards.concern(one.destinations) for one in parcels)
+        if self._asked is None and self._waiting is None and not leaves:
             answer: Awaitable[Sequence[Any]] = delivery.deliver_batch(parcels)
             return answer
         return self._deliver_each(delivery, parcels)
@@ -198,7 +207,7 @@ class Attempts:
                 outcomes |= plan
         answers = await _side_by_side(
             [
-                calls.outcomes(hosts, envelope, content.with_prefix(prefix) if prefix else content, group)
+                calls.by_parts(hosts, envelope, content.with_prefix(prefix) if prefix else content, group)
                 if not signs
                 else self._sign_and_deliver(calls, hosts, envelope, content, prefix, group)
                 for (prefix, hosts, signs), group in groups.items()
@@ -226,7 +235,7 @@ class Attempts:
             why = f"{why}: {error}"
         if signed is None:
             return {one.index: Delayed(NO_OUTCOME, clean_text(why)) for one in destinations}
-        return await calls.outcomes(hosts, envelope, signed, destinations)
+        return await calls.by_parts(hosts, envelope, signed, destinations)
 
     # --- one destination ---
 
@@ -336,8 +345,9 @@ class _Calls:
     to be sent when its queue has counted the attempt as deferred, and sends it again.
     """
 
-    def __init__(self, delivery: Any) -> None:
+    def __init__(self, delivery: Any, forwards: Forwards | None) -> None:
         self._delivery = delivery
+        self._forwards = forwards
         self._given_up = False
 
     def unless_given_up(self, work: Coroutine[Any, Any, Mapping[int, Outcome]]) -> Deferred[Mapping[int, Outcome]]:
@@ -364,6 +374,32 @@ class _Calls:
         else:
             answer = self._delivery.deliver_to(hosts, envelope, content, destinations)
         return answer
+
+    def divides(self, destinations: Sequence[Destination]) -> bool:
+        """Not all of them leave with the message's own sender, or as it is."""
+        return self._forwards is not None and self._forwards.concern(destinations)
+
+    async def by_parts(
+        self,
+        hosts: tuple[Candidate, ...] | None,
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
+    ) -> dict[int, Outcome]:
+        """As `outcomes`, each destination with the sender with which it leaves."""
+        if not self.divides(destinations) or self._forwards is None:
+            return await self.outcomes(hosts, envelope, content, destinations)
+        parts, known = await self._forwards.parts(envelope, content, destinations)
+        outcomes = dict(known)
+        answers = await _side_by_side(
+            [
+                self.outcomes(hosts, one.envelope, content.with_prefix(one.prefix) if one.prefix else content, one.destinations)
+                for one in parts
+            ]
+        )
+        for answer in answers:
+            outcomes |= answer
+        return outcomes
 
     async def outcomes(
         self,

@@ -1,6 +1,7 @@
 """Finds the routes of a recipient.
 
-In a disabled domain: none (550 5.2.1), but for the roles.  In a domain that is the same as another: those of the same name
+First, in every domain of ours: a return path of a forwarded message leads to its sender (`OpensReturnPaths`).  Then,
+in a disabled domain: none (550 5.2.1), but for the roles.  In a domain that is the same as another: those of the same name
 there.  In every other domain that is delivered here, the first that fits:
 
 1. an account of exactly this name (no difference of case), unless an alias of this name has itself among its members;
@@ -25,7 +26,7 @@ import ipaddress
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Late
@@ -35,6 +36,7 @@ from zope.interface import implementer
 from mailserver.interfaces import CannotTell, Clock, IAccountList, IDirectory, IHostAccounts, IRouter
 from mailserver.mail.address import Address, AddressError, normal_domain, normal_local, normal_names
 from mailserver.mail.answers import Local, Mailbox, NotMine, Refused, Remote, Route
+from mailserver.mail.outcomes import clean_text
 from mailserver.mail.reply import Reply
 from mailserver.plugins.awaiting import now_or_later, within
 from mailserver.plugins.left_behind import LeftBehind
@@ -47,6 +49,8 @@ ROLES = ("postmaster", "abuse")
 NO_SUCH_USER = Reply.of(550, "5.1.1", "There is no such user here")
 DISABLED = Reply.of(550, "5.2.1", "This address is disabled and takes no mail")  # RFC 3463 section 3.3
 
+NO_RETURN_PATH = Reply.of(550, "5.1.1", "This return path is not valid, or not any more")
+
 NOBODY: Mapping[str, str] = MappingProxyType({})
 
 log = Logger()
@@ -58,12 +62,20 @@ class Hop:
     """One step of a route: what the address is to us, and where that leads.
 
     `how` is "same domain", "account", "alias", "subaddress", "pattern", "role", "catch-all", "elsewhere", "own name",
-    "reader" (a component reads it), "disabled", "nobody" or "router" (a plugin's).
+    "reader" (a component reads it), "return path", "disabled", "nobody" or "router" (a plugin's).
     """
 
     address: Address
     how: str
     leads_to: Route | tuple[Address, ...]
+
+
+class OpensReturnPaths(Protocol):
+    """Return paths of forwarded mail (`mailserver.relay.return_paths`)."""
+
+    def is_one(self, address: Address) -> bool: ...
+
+    async def opened(self, address: Address) -> Address | Any: ...
 
 
 Member = Address | Local
@@ -80,6 +92,7 @@ class Router:
     `before` is a plugin's router, which is asked first.  `readers` names the components that read mail, by the local parts that
     they have in every domain.  Where no route is found within `seconds` of the clock, `route` raises
     `CannotTell`.  `postmaster` gets mail for the roles where the domain names nobody; None: the directory's first account.
+    `return_paths` opens the return paths of forwarded mail.
     `hostname` is delivered here for these roles alone, unless it is among `domains`; so are the address literals in
     `own_addresses` (where that is empty, every literal).  Raises `RoutingError` for tables that contradict themselves.
     """
@@ -97,7 +110,9 @@ class Router:
         readers: Mapping[str, str] = NOBODY,
         clock: Clock | None = None,
         seconds: float = 120.0,
+        return_paths: OpensReturnPaths | None = None,
     ) -> None:
+        self._return_paths = return_paths
         self._directory = directory
         self._domains = Domains(domains, expansion_limit=expansion_limit)
         self._hostname = normal_domain(hostname)
@@ -112,7 +127,7 @@ class Router:
     async def route(self, address: Address) -> Sequence[Route]:
         """The routes.  Raises `AddressError` for an impossible domain; what the directory raises passes."""
         local, domain_key = normal_names(address)
-        if self._before is None and self._domains.begins_with_accounts(domain_key, local):
+        if local[:3] != "srs" and self._before is None and self._domains.begins_with_accounts(domain_key, local):
             mailbox = await self._find(local, domain_key)
             if mailbox is not None:
                 return (Local(address, mailbox),)
@@ -136,6 +151,13 @@ class Router:
             return self._domains.key_of(normal_domain(domain)) is not None
         except AddressError:
             return False
+
+    def is_return_path(self, address: Address) -> bool:
+        """The address is a return path of forwarded mail, or looks like one: it takes bounces alone.  No errors."""
+        paths = self._return_paths
+        if paths is None or not paths.is_one(address):
+            return False
+        return self.is_own(address.domain) or address.domain.lower() == self._hostname
 
     async def _find(self, local: str, domain_key: str) -> Mailbox | None:
         return await self._directory.find(local, domain_key)
@@ -237,8 +259,14 @@ class Router:
             if name in seen:
                 continue
             seen.add(name)
-            ends = await self._known_before(at, *name)
             how, further = "router", tuple[Member, ...]()
+            step: Route | Sequence[Member] | None = await self._returned(at, *name)
+            if step is not None:
+                how = "return path"
+                ends: Sequence[Route] | None = (step,) if isinstance(step, Refused) else ()
+                further = () if isinstance(step, Local | Remote | Refused) else tuple(step)
+            else:
+                ends = await self._known_before(at, *name)
             if ends is None:
                 how, step = await self._step(at, *name)
                 ends, further = ((step,), ()) if isinstance(step, Local | Remote | Refused) else ((), tuple(step))
@@ -255,6 +283,19 @@ class Router:
         if routes and refused:
             log.warn("{address} also leads to nowhere: {why}", address=str(address), why=[r.why for r in refused])
         return tuple(routes.values()) or (refused[0] if refused else _nobody(address),)
+
+    async def _returned(self, address: Address, local: str, domain_key: str) -> Refused | Sequence[Member] | None:
+        """Where a return path leads; None where it is none.  One that was not made here is nobody's, whatever the catch-all."""
+        paths = self._return_paths
+        if paths is None or not self.is_return_path(address):
+            return None
+        found = await paths.opened(address)
+        if isinstance(found, Address):
+            return [found]
+        key = self._domains.key_of(domain_key)
+        if key is not None and await self._named(address, local, domain_key, key) is not None:
+            return None  # somebody's name begins so
+        return Refused(NO_RETURN_PATH, clean_text(found.why))
 
     async def _known_before(self, address: Address, local: str, domain_key: str) -> Sequence[Route] | None:
         """What a plugin's router says, None where there is none or it does not know the address."""

@@ -32,6 +32,7 @@ __all__ = [
     "BARE_LINE_END_IN_CONTENT",
     "BDAT_SYNTAX",
     "BINARY_NEEDS_BDAT",
+    "BOUNCES_ALONE",
     "CANNOT_VERIFY",
     "CHUNK_RECEIVED",
     "COMMAND_NOT_OFFERED",
@@ -178,6 +179,7 @@ TLS_REQUIRED = Reply.of(530, "5.7.0", "Must issue a STARTTLS command first")  # 
 # What a connection and a transaction are told.
 SENDER_OK = Reply.of(250, "2.1.0", "Sender OK")
 RECIPIENT_OK = Reply.of(250, "2.1.5", "Recipient OK")
+BOUNCES_ALONE = Reply.of(550, "5.7.1", "This address takes bounces alone, from the null sender")
 CANNOT_VERIFY = Reply.of(252, "2.1.5", "Cannot verify; send a message and see")  # RFC 5321 section 3.5.3
 NO_EXPANSION = Reply.of(502, "5.5.1", "Lists are not expanded here")
 LOCAL_ERROR = Reply.of(451, "4.3.0", "Local error, please try again later")

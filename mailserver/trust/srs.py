@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from mailserver.mail.address import Address, AddressError, parse_domain
 
-__all__ = ["MAX_AGE_DAYS", "NotOurs", "ReturnPathKeys", "Token", "is_return_path", "token_of"]
+__all__ = ["MAX_AGE_DAYS", "NotOurs", "ReturnPathKeys", "SenderToken", "is_return_path", "token_of"]
 
 MAX_AGE_DAYS = 21  # longer than any queue keeps a message (RFC 5321 section 4.5.4.1: 4 to 5 days), and a bounce of it
 HASH_CHARACTERS = 8  # 40 bits: who guesses does so at RCPT, where guesses are counted
@@ -48,7 +48,7 @@ ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class SenderToken:
     """The original sender stands in a table, under this name."""
 
     name: str
@@ -73,13 +73,13 @@ def token_of(sender: Address, key: bytes) -> str:
 
 
 class ReturnPathKeys:
-    """Makes and reads the addresses.  `keys` are secrets, the one with which addresses are made first.  Raises ValueError for none.
+    """Makes and reads the addresses.  `keys` are secrets, first the one with which addresses are made.
 
-    `former` are the secrets of another program; see the module.
+    Raises ValueError for none.  `former` are the secrets of another program; see the module.
     """
 
     def __init__(self, keys: Sequence[bytes], *, former: Sequence[bytes] = (), max_age_days: int = MAX_AGE_DAYS) -> None:
-        if not keys:
+        if not keys and not former:
             raise ValueError("no key")
         self._keys = tuple(keys)
         self._former = tuple(former)
@@ -104,7 +104,7 @@ class ReturnPathKeys:
         stamp = stamp_of(day)
         return Address(f"SRS0={self._hash(stamp, IN_TABLE, name)}={stamp}={IN_TABLE}={name}", domain)
 
-    def opened(self, local: str, day: int) -> Address | Token | NotOurs:
+    def opened(self, local: str, day: int) -> Address | SenderToken | NotOurs:
         """To whom a bounce goes that comes to this local part."""
         once, twice = WRAPPED.fullmatch(local), TWICE.fullmatch(local)
         if twice is not None:
@@ -121,7 +121,7 @@ class ReturnPathKeys:
             return NotOurs(f"this return path has expired: none holds longer than {self._max_age_days} days")
         if domain == IN_TABLE:
             name = name.lower()
-            return Token(name) if TOKEN.fullmatch(name) else NotOurs("there is no such token")
+            return SenderToken(name) if TOKEN.fullmatch(name) else NotOurs("there is no such token")
         return _parsed(name, domain)
 
     def former_made(self, sender: Address, domain: str, day: int) -> Address:
@@ -171,8 +171,7 @@ def stamp_of(day: int) -> str:
 
 def day_of(stamp: str) -> int:
     """The day, modulo 1024."""
-    high, low = stamp.upper()
-    return BASE32.index(high) * 32 + BASE32.index(low)
+    return BASE32.index(stamp[0].upper()) * 32 + BASE32.index(stamp[1].upper())
 
 
 def _address(local: str, domain: str) -> Address | None:

@@ -9,6 +9,7 @@ raise OSError.
 from __future__ import annotations
 
 import calendar
+import itertools
 import os
 import re
 import time
@@ -39,7 +40,7 @@ def read_srs_keys(keys_directory: str) -> list[tuple[str, bytes]]:
 
 
 def current_keys(keys_directory: str, now: float) -> list[bytes]:
-    """The keys by which return paths are made and read.  The first one is made, and one that is too old is followed by another."""
+    """The keys by which return paths are made and read.  The first one is made; one that is too old is followed by another."""
     found = read_srs_keys(keys_directory)
     if not found or found[0][0] < _name(now - ROTATE_DAYS * DAY_SECONDS):
         rotate_srs_key(keys_directory, now, replaces=found[0][0] if found else "")
@@ -65,7 +66,7 @@ def rotate_srs_key(keys_directory: str, now: float, *, replaces: str | None = No
         new = _name(moment)
         secret_key(folder, new)
         oldest = _name(now - (MAX_AGE_DAYS + 2) * DAY_SECONDS)
-        for name, follower in zip(names, names[1:], strict=False):  # the last one is followed by the new one
+        for name, follower in itertools.pairwise(names):  # the last one is followed by the new one
             if follower < oldest:
                 os.unlink(os.path.join(folder, name))
         return new

@@ -51,6 +51,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[relay]", schema.RelayTable),
     ("[dns]", schema.DNSTable),
     ("[queue]", schema.QueueTable),
+    ("[forward]", schema.ForwardTable),
     ("[policy]", schema.PolicyTable),
     ("[pickup]", schema.PickupTable),
     ("[log]", schema.LogTable),

@@ -94,11 +94,20 @@ class CodecTests(SynchronousTestCase):
         self.assertTrue(octets.startswith(b'[4,"1K0WZABCDEFGHJKM",1795400000.25,null,[null,"7BIT",false,null,null,null,true],'))
         self.assertEqual(decode_envelope(octets), (envelope, destinations))
 
+    def test_a_quiet_destination_makes_it_version_5_and_comes_back(self) -> None:
+        envelope, (first, second) = simple()
+        for lines in (b"", b"X-Spam-Score: 5\r\n"):
+            for named in (False, True):
+                wanted = (replace(first, lines=lines), replace(second, quiet=True, lines=lines, named_by_index=named))
+                octets = encode_envelope(envelope, wanted)
+                self.assertTrue(octets.startswith(b"[5,"))
+                self.assertEqual(decode_envelope(octets), (envelope, wanted))
+
     def test_a_later_version_says_so(self) -> None:
         row = json.loads(encode_envelope(*simple()))
-        row[0] = 5
+        row[0] = 6
         error = self.assertRaises(UnknownVersion, decode_envelope, json.dumps(row).encode())
-        self.assertIn("version 5", str(error))
+        self.assertIn("version 6", str(error))
 
     def test_what_is_no_envelope_is_refused(self) -> None:
         whole = encode_envelope(*simple())

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
 from mailserver.mail.answers import Finding
-from mailserver.mail.known_sender import ToldSenders, is_told
+from mailserver.mail.known_sender import ToldSenders, is_proven, is_told
 
 EVE = Address("eve", "far.example")
 DMARC = Finding("dmarc", properties={"result": "pass", "domain": "far.example", "aligned": "dkim"})
@@ -47,3 +47,22 @@ class WhoIsTold(SynchronousTestCase):
     def test_a_domain_counts_however_it_is_written(self) -> None:
         self.assertTrue(self.told(ToldSenders.KNOWN, DMARC, SPF, sender=Address("eve", "FAR.example")))
         self.assertFalse(self.told(ToldSenders.KNOWN, DMARC, SPF, sender=Address("eve", "sub.far.example")))
+
+
+class WhatIsSentOn(SynchronousTestCase):
+    """Whose mail is told of that another host refuses behind an alias."""
+
+    def proven(self, *findings: Finding, sender: Address | None = EVE, trusted: bool = False) -> bool:
+        return is_proven(sender, trusted=trusted, findings=findings)
+
+    def test_spf_of_the_reverse_path_is_enough_and_dmarc_of_its_domain(self) -> None:
+        self.assertEqual([self.proven(SPF), self.proven(DMARC), self.proven(trusted=True)], [True] * 3)
+        self.assertTrue(self.proven(DMARC, sender=Address("eve", "Bounces.FAR.example")))
+        self.assertTrue(self.proven(sender=None))
+
+    def test_nothing_else_is(self) -> None:
+        for findings in ((), (spf(result="fail"),), (spf(scope="helo"),), (spf(domain="evil.example"),)):
+            self.assertFalse(self.proven(*findings), findings)
+        for domain in ("innocent.example", "notfar.example", "example"):
+            self.assertFalse(self.proven(DMARC, sender=Address("eve", domain)), domain)
+        self.assertFalse(self.proven(Finding("dmarc", properties={"result": "pass", "domain": ""})))

@@ -8,9 +8,10 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
-from mailserver.mail.answers import Failed, Local, Mailbox, Refused
-from mailserver.mail.envelope import Peer
+from mailserver.mail.answers import Failed, Local, Mailbox, Refused, Remote
+from mailserver.mail.envelope import Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFull
+from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.postmaster import problems as problems_module
 from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, Problem, note_octets
@@ -78,6 +79,12 @@ class NoteCase(SynchronousTestCase):
 
     def subjects(self):
         return [message["Subject"].removeprefix("mx.example.org: ") for _, message, _ in self.sent]
+
+
+def forwarded(alias, domain="example.org", quiet=True):
+    """It leaves by an alias."""
+    recipient = Recipient(Address(alias, domain))
+    return Destination(0, recipient, Remote(Address("carol", "elsewhere.example")), quiet=quiet)
 
 
 def problem(kind="disk", subject="", title="full", **more):
@@ -248,7 +255,7 @@ class WithAQueue(ReportCase):
         self.doubts, self.relay_doubts = [], []
         self.state = MemoryState(self.clock)
 
-    def notes_of(self, queue, names=True):
+    def notes_of(self, queue, names=True, routes={}):
         problems = Problems(
             clock=self.clock,
             queue=queue,
@@ -263,7 +270,7 @@ class WithAQueue(ReportCase):
             clock=self.clock,
             state=self.state,
             problems=problems,
-            route=lambda address: succeed([BOX]),
+            route=lambda address: succeed(routes.get(str(address), [BOX])),
             commit=queue.commit,
             has_room=lambda octets: queue.writable and queue.room_for(octets),
             next_id=IDS.next,
@@ -293,6 +300,39 @@ class WithAQueue(ReportCase):
         (message,) = await self.told(queue, notes)
         self.assertIn(late, message.get_payload())
         self.assertNotIn(ids[0], message.get_payload())
+
+    async def test_forwards_that_are_refused_go_to_the_aliass_postmaster_once_a_day_and_to_no_sender(self):
+        self.relay.answers["sales"] = self.relay.answers["info"] = Failed(FULL)
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        plain = forwarded("sales", quiet=False)
+        spam = [await self.send(queue, forwarded("sales")) for _ in range(25)]
+        other = await self.send(queue, forwarded("info", "example.net"))
+        self.assertEqual(self.reports(), [])
+        self.assertEqual({(await queue.show(id)).state for id in (*spam, other)}, {"failed"})
+        found = {message["To"]: message for message in await self.told(queue, notes)}
+        self.assertEqual(set(found), {"<postmaster@example.org>", "<postmaster@example.net>"})
+        text = found["<postmaster@example.org>"].get_payload()
+        self.assertEqual(found["<postmaster@example.org>"]["Subject"], "mx.example.org: 25 forwarded messages were refused")
+        self.assertEqual(text.count("sales@example.org to carol@elsewhere.example: 552 5.2.2 The mailbox is full"), 20)
+        self.assertIn("... and 5 more", text)
+        self.assertIn(other, found["<postmaster@example.net>"].get_payload())
+        late = await self.send(queue, forwarded("sales"))
+        for _ in range(3):
+            self.assertEqual(await self.told(queue, notes), [])
+        self.clock.advance(DAY)
+        (message,) = await self.told(queue, notes)
+        self.assertIn(late, message.get_payload())
+        self.assertNotIn(spam[0], message.get_payload())
+        await self.send(queue, plain)  # its sender is known
+        self.assertEqual(len(self.reports()), 1)
+
+    async def test_a_domain_without_postmaster_has_the_hosts(self):
+        self.relay.answers["sales"] = Failed(FULL)
+        queue = await self.started()
+        notes = self.notes_of(queue, routes={"postmaster@example.org": [NOBODY]})
+        await self.send(queue, forwarded("sales"))
+        self.assertEqual(len(await self.told(queue, notes)), 1)
 
     async def test_a_log_in_that_does_not_work_is_told_once_a_day_however_its_words_change(self):
         queue = await self.started()

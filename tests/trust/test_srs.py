@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.address import Address
-from mailserver.trust.srs import NotOurs, ReturnPathKeys, Token, is_return_path, token_of
+from mailserver.trust.srs import NotOurs, ReturnPathKeys, SenderToken, is_return_path, token_of
 from tests.ports import free_port
 from tests.requires import require_tool
 
@@ -98,7 +98,7 @@ class ReturnPaths(SynchronousTestCase):
         name = token_of(Address("jörg", "bücher.example"), KEY)
         path = OURS.for_token(name, "example.org", DAY)
         self.assertLessEqual(len(path.local), 64)
-        self.assertEqual(OURS.opened(path.local.upper(), DAY), Token(name))
+        self.assertEqual(OURS.opened(path.local.upper(), DAY), SenderToken(name))
         self.assertIsInstance(OURS.opened(path.local, DAY + 22), NotOurs)
         self.assertIsInstance(OURS.opened(path.local[:-1] + "7", DAY), NotOurs)
         self.assertNotEqual(name, token_of(Address("jorg", "bücher.example"), KEY))

@@ -160,7 +160,8 @@ def redirect(
     held = all(one.index in known and known[one.index].state is EntryState.HELD for one in chosen)
     first = 1 + max(one.index for one in message.destinations)
     wanted = [route for route in dict.fromkeys(routes) if route not in taken]
-    added = [Destination(first + n, chosen[0].recipient, route) for n, route in enumerate(wanted)]
+    quiet = any(one.quiet for one in chosen)
+    added = [Destination(first + n, chosen[0].recipient, route, quiet=quiet) for n, route in enumerate(wanted)]
     ended = [
         replace(
             known.get(one.index) or untried(message.number, one),

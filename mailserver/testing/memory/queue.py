@@ -158,7 +158,7 @@ class MemoryQueue:
     def _owe(self, taken: TakenMail, condition: str, told: Sequence[tuple[Destination, Reply | None]]) -> None:
         """A report on these, those of them that want it (RFC 3461 section 4.1)."""
         notify = {"failure": "FAILURE", "success": "SUCCESS"}.get(condition, "DELAY")
-        wanted = {one.recipient: reply for one, reply in told if wants(one.recipient, notify)}
+        wanted = {one.recipient: reply for one, reply in told if wants(one.recipient, notify) and not one.quiet}
         if not wanted or taken.envelope.sender is None:
             return
         recipients = tuple([RecipientReport(one, reply, tried_at=self._clock.seconds()) for one, reply in wanted.items()])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,6 +36,8 @@ from mailserver.receive.factory import ReceiveFactory, peer_at
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.relay.attempts import Attempts
+from mailserver.relay.forwards import Forwards
+from mailserver.relay.return_paths import ReturnPaths, SenderTable
 from mailserver.sasl.steps import ChannelBindings
 from mailserver.testing.memory.dialogue import SMTPDialogue, Wire
 from mailserver.testing.memory.ends import ACCOUNTS, HOSTS, MAILBOXES
@@ -166,7 +169,8 @@ class MemoryServer:
         self.readers = WithReaders(self.local, clock=clock, again=_at_its_time)
         relay = self.configuration.relay
         self.remote = None if relay.use == "none" else self._delivery("relay", relay)
-        self.attempts = Attempts(clock=clock, seconds=clock.seconds, note=self.note)
+        self.forwards = self._forwards(records)
+        self.attempts = Attempts(clock=clock, seconds=clock.seconds, note=self.note, forwards=self.forwards)
         self.report_policies = ReportPolicies(seconds=clock.seconds, note=self.note)
         self.queue = MemoryQueue(
             clock=clock,
@@ -187,6 +191,21 @@ class MemoryServer:
         self._encrypted: list[ReceiveFactory] = []
         for listen in self.configuration.listen:
             self._factories.setdefault(listen.service, ReceiveFactory(self.policy.profiles[listen.endpoint], self.admission))
+
+    def _forwards(self, records: MemoryRecords) -> Forwards:
+        """What leaves by an alias has a return path, as on the server."""
+        self.return_paths = ReturnPaths(
+            keys_directory=os.path.join(self.data, "keys"),
+            table=SenderTable(records.space("forward")),
+            run_in_thread=maybeDeferred,
+            clock=self.clock,
+        )
+        return Forwards(
+            paths=self.return_paths,
+            hostname=self.configuration.hostname,
+            is_own=lambda domain: self.policy.router.is_own(domain),
+            note=self.note,
+        )
 
     # --- what the policy asks of a server ---
 
