@@ -27,7 +27,11 @@ In the order in which they are read:
 * `dmarc`: whether an author's domain answers for a message
 * `dmarc_report`: an aggregate report about a domain, and its XML (RFC 9990)
 * `dmarc_report_mail`: such a report as a message, and where it goes
+* `packed_reports`: what reports of strangers are packed in
 * `dmarc_report_reading`: one of others, read out of a message
+* `tls_report`: a report about the TLS of a domain's hosts, its JSON, and who wants it (RFC 8460)
+* `tls_report_mail`: such a report as a message
+* `tls_report_reading`: one of others, read out of a message
 * `mta_sts`: a policy of MTA-STS: which mail exchangers a domain has, and that they use TLS (RFC 8461)
 * `arf`: complaints about mail (RFC 5965)
 * `authentication_results`: the fields that say what was found (RFC 8601)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -18,15 +17,13 @@ from xml.parsers import expat
 
 from mailserver.mail.address import AddressError, normal_domain, parse_domain
 from mailserver.mail.content import Content
-from mailserver.mail.message_parts import MessagePart
 from mailserver.trust.dmarc_report import AggregateReport, DomainResult, Override, Published, ReportRow
+from mailserver.trust.packed_reports import GZIP, PIECE_OCTETS, ReportFault, octets_of_part, ungzipped
 
-__all__ = ["ReportFault", "read_report", "report_in", "report_in_plain_values"]
+__all__ = ["read_report", "report_in", "report_in_plain_values"]
 
-PACKED_OCTETS = 10 << 20
 XML_OCTETS = 20 << 20
-PIECE_OCTETS = 65_536
-MEMBERS_MOST = 20  # of a zip, or a gzip
+MEMBERS_MOST = 20  # of a zip
 ROWS_MOST = 10_000
 DEPTH_MOST = 20
 TEXT_CHARACTERS = 1_000
@@ -43,10 +40,6 @@ WORDS = frozenset({"none", "pass", "fail", "policy", "neutral", "softfail", "tem
 OLD_WORDS = {"hardfail": "fail", "unknown": "permerror", "error": "temperror"}  # of drafts before RFC 7489
 
 
-class ReportFault(ValueError):
-    """There is no report in it, or none that can be read; the words are for people."""
-
-
 def report_in_plain_values(content: Content) -> dict[str, Any] | str:
     """As `report_in`, in values that another process can give back: the report's, or why there is none."""
     try:
@@ -61,52 +54,20 @@ def report_in(content: Content) -> AggregateReport:
     """The report in a message.  Raises `ReportFault`, and OSError for a file of the server's own that cannot be read."""
     for part in content.parts():
         if not part.is_multipart and (part.kind in KINDS or NAMES.search(part.name)):
-            return read_report(_octets_of(part))
+            return read_report(octets_of_part(part))
     raise ReportFault("no part of the message is a report")
 
 
 def read_report(octets: bytes) -> AggregateReport:
     """The report in a file: XML, or that packed with gzip or zip.  Raises `ReportFault`."""
-    if octets.startswith(b"\x1f\x8b"):
-        return _parsed(_ungzipped(octets))
+    if octets.startswith(GZIP):
+        return _parsed(ungzipped(octets))
     if octets.startswith(b"PK\x03\x04"):
         return _parsed(_unzipped(octets))
     return _parsed(octets[n : n + PIECE_OCTETS] for n in range(0, len(octets), PIECE_OCTETS))
 
 
-def _octets_of(part: MessagePart) -> bytes:
-    found = bytearray()
-    for piece in part.chunks():
-        found += piece
-        if len(found) > PACKED_OCTETS:
-            raise ReportFault(f"the attachment has more than {PACKED_OCTETS} octets")
-    return bytes(found)
-
-
 # --- what it is packed in ---
-
-
-def _ungzipped(octets: bytes) -> Iterator[bytes]:
-    """RFC 1952: one member or several."""
-    waiting, members = octets, 0
-    while waiting:
-        members += 1
-        if members > MEMBERS_MOST:  # each would copy what follows it
-            raise ReportFault(f"its gzip has more than {MEMBERS_MOST} members")
-        member = zlib.decompressobj(wbits=31)
-        while not member.eof:
-            try:
-                piece = member.decompress(waiting, PIECE_OCTETS)
-            except zlib.error as error:
-                raise ReportFault(f"it is no gzip: {error}") from None
-            waiting = member.unconsumed_tail
-            if piece:
-                yield piece
-            elif not waiting and not member.eof:
-                raise ReportFault("its gzip breaks off")
-        waiting = member.unused_data
-        if not waiting.startswith(b"\x1f\x8b"):  # what follows is padding, or no gzip
-            return
 
 
 def _unzipped(octets: bytes) -> Iterator[bytes]:

@@ -14,9 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.content import Content
 from mailserver.trust import dmarc_report_reading as module
+from mailserver.trust import packed_reports
 from mailserver.trust.dmarc_report import AggregateReport, DomainResult, report_xml
 from mailserver.trust.dmarc_report_mail import report_message
-from mailserver.trust.dmarc_report_reading import ReportFault, read_report, report_in, report_in_plain_values
+from mailserver.trust.dmarc_report_reading import read_report, report_in, report_in_plain_values
+from mailserver.trust.packed_reports import ReportFault
 from tests.any_octets import any_octets
 from tests.trust.reports import DAY, REPORT
 from tests.trust.test_dmarc_report import SENDER, TO
@@ -197,6 +199,6 @@ class Bombs(SynchronousTestCase):
         self.assertEqual(document.about, {"email.b": "inner"})
 
     def test_an_attachment_that_is_too_large(self) -> None:
-        self.patch(module, "PACKED_OCTETS", 1000)
+        self.patch(packed_reports, "PACKED_OCTETS", 1000)
         message = HEAD + b"Content-Type: application/gzip\r\n\r\n" + b"\x1f\x8b" + b"x" * 2000
         self.assertRegex(str(self.assertRaises(ReportFault, report_in, Content.of(message))), "attachment")
