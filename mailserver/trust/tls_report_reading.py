@@ -164,7 +164,7 @@ def _domain(text: str) -> str:
 
 
 def _moment(value: Any, what: str) -> int:
-    """RFC 3339, section 5.6; one without an offset counts as UTC."""
+    """As ISO 8601 writes it; one without an offset counts as UTC."""
     try:
         found = datetime.datetime.fromisoformat(value)
         found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
