@@ -8,6 +8,7 @@ In the order in which they are read:
 * `filters`: binds the filters as the configuration says
 * `set_apart`: what becomes of copies that are not simply delivered
 * `outbound`: binds those who have a say about mail on its way out
+* `route_refusals`: which mail the relay's routes refuse, as the sender hears it at RCPT
 * `rehearsal`: a message goes through the whole judging, and nothing comes of it
 * `reload`: the policy in force, and the reload that puts another one in its place
 * `retirement`: stops what a reload has replaced once nothing uses it any more

@@ -17,6 +17,7 @@ from mailserver.assembly.filters import bind_filters, show_filters
 from mailserver.assembly.listeners import connection_limits, proxies_of
 from mailserver.assembly.logins import offers_logins
 from mailserver.assembly.outbound import asked_before, report_policies
+from mailserver.assembly.route_refusals import route_refusals
 from mailserver.assembly.routing import NO_ROUTER, make_router
 from mailserver.assembly.server import Server
 from mailserver.assembly.set_apart import copy_policy_of
@@ -100,6 +101,7 @@ class Policy:
         )
         self._configuration = configuration
         self._judging = judging
+        self._why_not_sent_on = route_refusals(configuration)
         self._relay_networks = Networks(configuration.relay.networks)
         self._bare_lf_networks = Networks(configuration.limits.bare_lf_networks)
         self.profiles = {listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen}
@@ -166,6 +168,7 @@ class Policy:
             service_extensions=added if added and listen is not None else None,
             copy_policy=copy_policy_of(configuration),
             is_return_path=self.router.is_return_path,
+            why_not_sent_on=self._why_not_sent_on,
         )  # fmt: skip
 
     def _encryption(self, listen: ListenTable) -> Encryption | None:

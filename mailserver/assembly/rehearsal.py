@@ -144,7 +144,7 @@ class Rehearsal:
         )
         self.register = ThreadlessRegister(clock=reactor, call_from_thread=reactor.callFromThread, steady_seconds=time.monotonic)
         self.local = None
-        self.remote = None if configuration.relay.use == "none" else object()
+        self.remote = object() if configuration.relays else None
         self.steps = self
         self.pools = SimpleNamespace(of=lambda name: maybeDeferred)
         self.logins = SimpleNamespace(authenticator=lambda configuration, directory: None)

@@ -59,7 +59,7 @@ from mailserver.receive.judging import Judging, note_answers
 from mailserver.receive.spooling import SpoolBudget
 from mailserver.receive.throttle import Admission
 from mailserver.relay.attempts import Attempts
-from mailserver.relay.delivery import Relay
+from mailserver.relay.components import ConfiguredRelay, MXOptions
 from mailserver.relay.forwards import Forwards
 from mailserver.relay.return_paths import ReturnPaths, SenderTable
 from mailserver.routing.router import Router
@@ -145,7 +145,8 @@ class Server:
         self._lasting: list[Owned] = []
         self.local = self._delivery("delivery", configuration.delivery)
         self.readers = WithReaders(self.local, clock=self.reactor, again=self._try_again)
-        self.remote = None if configuration.relay.use == "none" else self._delivery("relay", configuration.relay)
+        self.relay: ConfiguredRelay | None = None
+        self.remote = self._make_relay(configuration)
         self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
         self._notes = make_notes(configuration, self, self._route, self._sign_again) if configuration.log.notes else None
@@ -228,7 +229,7 @@ class Server:
             hostname=configuration.hostname,
             clock=self.reactor,
             route=self._route,
-            relays=configuration.relay.use != "none",
+            relays=configuration.relays,
             sign=self._sign_again,
             commit=lambda *message: self.queue.commit(*message),
             has_room=lambda octets: self.queue.writable and self.queue.room_for(octets),
@@ -259,10 +260,23 @@ class Server:
             owned.component, owned.asking, prepare_seconds=float(self._begun_with.limits.start_seconds)
         )
 
+    def _make_relay(self, configuration: Configuration) -> Any:
+        """None where no mail goes to other hosts.  Raises `PluginError`."""
+        table = configuration.relay
+        if table.use == "none":
+            if not configuration.route:
+                return None
+            table = table.model_copy(update={"use": "mx", "options": MXOptions()})
+        delivery = self._delivery("relay", table)
+        component = self._lasting[-1].component
+        if isinstance(component, ConfiguredRelay):
+            self.relay = component
+            component.configure(configuration.relay.use, configuration.relay.options, configuration.route)
+        return delivery
+
     def relay_doubts(self) -> list[str]:
-        """What a postmaster should know of the log-in at a smarthost."""
-        relays = [owned.component for owned in self._lasting if isinstance(owned.component, Relay)]
-        return [doubt for relay in relays for doubt in relay.doubts()]
+        """What a postmaster should know of the relay's log-ins."""
+        return [] if self.relay is None else list(self.relay.doubts())
 
     def change(self, configuration: Configuration) -> None:
         """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""
@@ -278,6 +292,9 @@ class Server:
         self.queue.change_limits(minimum_free_bytes=limits.minimum_free_bytes, memory_window_octets=limits.memory_bytes_total)
         self.queue.holding.policy = holding_of(configuration)
         self.logins.change(configuration)
+        relay = configuration.relay
+        if self.relay is not None and relay.use == self._begun_with.relay.use:
+            self.relay.configure(relay.use, relay.options, configuration.route)
         self.watchdog.seconds = limits.reactor_seconds
         self._process_memory_octets = limits.process_memory_bytes
         self._stop_seconds = float(limits.stop_seconds)
@@ -288,8 +305,16 @@ class Server:
         Accounts that hold privileges are among it: nobody could give others theirs.
         """
         old = self._begun_with
-        keys = [key for key in (*NEEDS_RESTART, *SOCKET_KEYS) if _lasting_part(old, key) != _lasting_part(new, key)]
+        keys = [key for key in (*NEEDS_RESTART, *SOCKET_KEYS) if self._lasting_part(old, key) != self._lasting_part(new, key)]
+        if old.route != new.route and (self.relay is None or "relay" in keys):
+            keys.append("route")
         return [*keys, "accounts"] if self.components.privileged("accounts") and old.accounts != new.accounts else keys
+
+    def _lasting_part(self, configuration: Configuration, key: str) -> Any:
+        table = operator.attrgetter(key)(configuration)
+        if key != "relay":  # who may use the relay is the policy's matter, and ours changes its options as it runs
+            return table
+        return (table.use, table.name) if self.relay is not None else (table.use, table.name, table.options)
 
     # --- life ---
 
@@ -409,8 +434,5 @@ def space_of(section: str, name: str, use: str) -> str:
     return USES_SPACE if (section, use) in KEEP_USES else f"@{section}/{name}"
 
 
-def _lasting_part(configuration: Configuration, key: str) -> Any:
-    table = operator.attrgetter(key)(configuration)
-    return (table.use, table.name, table.options) if key == "relay" else table  # who may use the relay is the policy's matter
 
 

@@ -173,7 +173,7 @@ class _Look:
             for part in parts:
                 with reading(configuration):
                     finished(part.start())
-            self.warnings += finished(router.faults(relays=configuration.relay.use != "none"))
+            self.warnings += finished(router.faults(relays=configuration.relays))
         except ConfigurationError as error:
             self.faults += error.faults
         except OSError as error:

@@ -176,7 +176,7 @@ def report_doubts(configuration: Configuration) -> list[str]:
             continue
         if not any(sender.domain_key == one or sender.domain_key.endswith(f".{one}") for one in configuration.domain):
             found.append(f"filter {name}: {sender} is of no domain of ours: reports from there do not pass DMARC")
-        if configuration.relay.use == "none":
+        if not configuration.relays:
             found.append(f'filter {name}: reports cannot be sent: nothing goes to other hosts ([relay] use = "none")')
         if "dkim_signing" not in used:
             found.append(f'filter {name}: reports are not signed: there is no filter with use = "dkim_signing"')

@@ -69,7 +69,7 @@ def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
 
     configuration, router = _router(config)
     parsed = parsed_address(address)
-    return usable_routes(parsed, finished(router.route(parsed)), configuration.relay.use != "none")
+    return usable_routes(parsed, finished(router.route(parsed)), configuration.relays)
 
 
 def _asked(options: argparse.Namespace, configuration: Configuration) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
         routes, hops = finished(router.explain(address))
     except (AddressError, CannotTell) as error:
         raise CommandRefused(f"{options.address}: {error}") from error
-    networks, relays = Networks(configuration.relay.networks), configuration.relay.use != "none"
+    networks, relays = Networks(configuration.relay.networks), configuration.relays
     return itinerary(address, routes, hops, options.peer or "", networks, relays) | {"server": False}
 
 

@@ -25,7 +25,8 @@ from twisted.python.threadpool import ThreadPool
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, table
 from mailserver.cli.without_server import NotNow, finished
 from mailserver.processes.identity import as_owner_of
-from mailserver.relay.components import SmarthostOptions, token_file, token_issuer
+from mailserver.relay.components import SmarthostOptions
+from mailserver.relay.route_maker import token_file, token_issuer
 from mailserver.relay.token_answers import DeviceCode, IssuedTokens, TokenFailed
 from mailserver.relay.token_file import OtherTokens, TokenFile
 from mailserver.relay.token_issuer import TokenIssuer

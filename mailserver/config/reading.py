@@ -17,16 +17,19 @@ from mailserver.config.filter_order import filter_names, order_faults
 from mailserver.config.former_keys import FORMER_TABLES, with_present_names
 from mailserver.config.lines import KeyPath, line_of, lines_of
 from mailserver.config.options import Options, keys_of
+from mailserver.config.route_table import NextHop, RouteTable, next_hop_of, next_hop_of_relay, route_clashes
 from mailserver.config.schema import (
     AccountsTable,
     Component,
     Configuration,
     DeliveryTable,
     FilterTable,
+    QueueTable,
     RelayTable,
     RouterTable,
 )
 from mailserver.config.values import domain_key, host_name
+from mailserver.mail.route_map import ANY
 
 __all__ = ["ComponentOptions", "UselessKeys", "check_options", "load", "parse"]
 
@@ -37,6 +40,7 @@ SECTIONS: Mapping[str, type[Component]] = {
     "relay": RelayTable,
     "filter": FilterTable,
 }
+ROUTED = ("mx", "smarthost", "none")
 NO_COMPONENT = frozenset({("relay", "none"), ("router", "domains")})
 
 
@@ -133,6 +137,8 @@ class _Reading:
         self.check_endpoints(core.get("listen"))
         self.check_domains(core.get("domain"))
         self.check_filters(core.get("filter"), useless_keys)
+        if isinstance(configuration, Configuration) and options_of is not None and not self.faults:
+            self.check_routes(configuration, options[("relay",)])
         if self.faults or not isinstance(configuration, Configuration):
             raise ConfigurationError(self.faults)
         return _joined(configuration, options, self.directory)
@@ -217,6 +223,36 @@ class _Reading:
             self.fault(path, f"{other} is not among the domains" + close_to(key, list(domains)))
         elif isinstance(domains[found], Mapping) and "same_as" in domains[found]:
             self.fault(path, f"{other} is itself the same as another: name that one")
+
+    def check_routes(self, configuration: Configuration, relay_options: Any) -> None:
+        """Find routes that contradict each other, and those that do not fit together with `[relay]` and `[queue]`."""
+        routes, use = configuration.route, configuration.relay.use
+        if routes and use not in ROUTED:
+            self.fault(("route", 0), f'needs [relay] use = "mx", "smarthost" or "none": "{use}" knows no routes')
+            return
+        for clash in route_clashes(routes):
+            key = "domain" if clash.domain != ANY else "sender"
+            whom = " and ".join(
+                [f'{what} "{value}"' for what, value in (("domain", clash.domain), ("sender", clash.sender)) if value != ANY]
+            )
+            first = line_of(("route", clash.first), self.lines)
+            self.fault(("route", clash.second, key), f"{whom} has a route already, route[{clash.first}] in line {first}")
+        relay = next_hop_of_relay(use, relay_options)
+        for n, route in enumerate(routes):
+            self.check_route(("route", n), route, relay, configuration.queue)
+
+    def check_route(self, place: KeyPath, route: RouteTable, relay: NextHop | None, queue: QueueTable) -> None:
+        try:
+            if route.use != "none":
+                next_hop_of(route, relay)
+        except ValidationError as error:
+            for path, sentence in sentences(error, RouteTable, {}):
+                self.fault(place + path, sentence)
+        except ValueError as error:
+            self.fault(place, str(error))
+        if (route.warn or queue.warn) > (route.expire or queue.expire):
+            key = "warn" if route.warn is not None else "expire"
+            self.fault((*place, key), "warn is later than expire, so that nobody would ever be warned")
 
     def checked(self, place: KeyPath, model: type[Options], table: Mapping[str, Any]) -> Options | None:
         try:

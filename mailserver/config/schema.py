@@ -17,6 +17,7 @@ from mailserver.config.forward_table import ForwardTable
 from mailserver.config.limits import LimitsTable
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.policy_table import PolicyTable
+from mailserver.config.route_table import RouteTable
 from mailserver.config.values import (
     COUNT_MOST,
     AddressOrDomain,
@@ -58,6 +59,7 @@ __all__ = [
     "PrivacyTable",
     "QueueTable",
     "RelayTable",
+    "RouteTable",
     "RouterTable",
     "SubmissionTable",
 ]
@@ -509,12 +511,18 @@ class Configuration(Options):
     delivery: DeliveryTable = DeliveryTable()
     relay: RelayTable = RelayTable()
     forward: ForwardTable = ForwardTable()
+    route: tuple[RouteTable, ...] = ()
     dns: DNSTable = DNSTable()
     queue: QueueTable = QueueTable()
     policy: PolicyTable = PolicyTable()
     pickup: PickupTable = PickupTable()
     log: LogTable = LogTable()
     filter: tuple[FilterTable, ...] = ()
+
+    @property
+    def relays(self) -> bool:
+        """Whether any mail goes to other hosts."""
+        return self.relay.use != "none" or bool(self.route)
 
     @property
     def keys_path(self) -> str:

@@ -56,7 +56,9 @@ from mailserver.interfaces.delivery import (
     IMailReader,
     IMayBeMissing,
     IPreparing,
+    IRetrySchedule,
     IRouter,
+    RetryTimes,
 )
 from mailserver.interfaces.filters import (
     IContentFilter,
@@ -140,6 +142,7 @@ __all__ = [
     "IPeerFilter",
     "IPeriodic",
     "IPreparing",
+    "IRetrySchedule",
     "IPrivilegedComponent",
     "IRecipientContentFilter",
     "IRecipientFilter",
@@ -165,6 +168,7 @@ __all__ = [
     "LoggedIn",
     "NewThreads",
     "ReportDraft",
+    "RetryTimes",
     "RunInProcess",
     "RunInThread",
     "Send",

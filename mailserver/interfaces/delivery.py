@@ -23,7 +23,9 @@ __all__ = [
     "IMailReader",
     "IMayBeMissing",
     "IPreparing",
+    "IRetrySchedule",
     "IRouter",
+    "RetryTimes",
 ]
 
 
@@ -122,6 +124,30 @@ class IHostFinder(Interface):
 
     def hosts_for(address: Address) -> Awaitable[Sequence[Candidate] | Outcome]:
         """The hosts in the order in which they are tried, or the outcome where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryTimes:
+    """When a destination is tried again, in seconds; what is None is as for all other mail.
+
+    `pauses` follow the first, second, ... attempt, the last one repeats; `warn` and `expire` count from the message's acceptance.
+    """
+
+    pauses: tuple[float, ...] | None = None
+    warn: float | None = None
+    expire: float | None = None
+
+
+class IRetrySchedule(Interface):
+    """Optional, beside `IDelivery`: a delivery that has times of its own for some destinations."""
+
+    longest_retry_times = Attribute("All that `retry_times` may answer now: a sequence of `RetryTimes`.")
+
+    def retry_times(sender: Address | None, address: Address) -> RetryTimes | None:
+        """When to try this address again for mail of this sender, None for the queue's own times.
+
+        It is asked after each attempt, of each destination by itself.
+        """
 
 
 class IForgiving(Interface):

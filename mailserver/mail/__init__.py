@@ -36,6 +36,7 @@ In the order in which they are read:
 * `recent_tags`: a bounded set of short tags with the day of the last time
 * `dns_records`: a resolver's questions and answers
 * `envelope_codec`: an envelope and its destinations as octets, for a store
+* `route_map`: which of several ways mail takes, by its recipient's domain and its sender
 * `signatures`: which header fields a message's signatures cover, and which are ours (RFC 6376 section 3.5)
 * `mime_parts`: the parts of a message, as ranges of its octets (RFC 2045, RFC 2046)
 * `message_parts`: the parts of a message for those who look into it: decoded as they are read

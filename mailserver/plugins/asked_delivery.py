@@ -23,6 +23,8 @@ from mailserver.interfaces import (
     IHostFinder,
     IMayBeMissing,
     IPreparing,
+    IRetrySchedule,
+    RetryTimes,
 )
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Delivered, Mailbox, Outcome
@@ -36,6 +38,7 @@ __all__ = ["AskedDelivery"]
 
 KINDS = (
     IBatchDelivery, IConcurrentDelivery, IDelivery, IForgiving, IHostDelivery, IHostFinder, IMayBeMissing, IPreparing,
+    IRetrySchedule,
 )  # fmt: skip
 HOSTS_SECONDS = 50.0  # a person waits
 CANDIDATES_MOST = 1000
@@ -67,8 +70,16 @@ class AskedDelivery:
                 self.deliver_batch = delivery.deliver_batch
             if IHostDelivery in provided:
                 self.takes_hosts, self.deliver_to = bool(delivery.takes_hosts), delivery.deliver_to
+            if IRetrySchedule in provided:
+                self.retry_times = delivery.retry_times
         except FAULTS as error:
             raise PluginError(f"{asking.name} is no delivery that can be used: {words_of(error)}") from error
+
+    @property
+    def longest_retry_times(self) -> Sequence[RetryTimes]:
+        """As `IRetrySchedule`."""
+        times: Sequence[RetryTimes] = self._delivery.longest_retry_times
+        return times
 
     async def prepare(self, mailboxes: Sequence[Mailbox]) -> None:
         """As `IPreparing`.  Raises `CannotTell`."""

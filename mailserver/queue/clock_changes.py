@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock
 from mailserver.queue.clocks import Clocks
-from mailserver.queue.schedule import Schedule
+from mailserver.queue.schedule import Schedules
 from mailserver.queue.store import SqliteStore
 
 __all__ = ["ClockChanges"]
@@ -39,7 +39,7 @@ class ClockChanges:
         *,
         clock: Clock,
         boot_seconds: Callable[[], float] | None,
-        schedule: Schedule,
+        schedules: Schedules,
         do: Callable[[Callable[[SqliteStore], int]], Deferred[int]],
         mended: Callable[[], None],
         failed: Callable[[Failure], None],
@@ -48,7 +48,7 @@ class ClockChanges:
         self._clock = clock
         self._clocks = Clocks(wall=clock.seconds, boot=boot_seconds)
         self._is_watched = boot_seconds is not None
-        self._schedule = schedule
+        self._schedules = schedules
         self._do = do
         self._mended = mended
         self._failed = failed
@@ -89,8 +89,8 @@ class ClockChanges:
         return not self._is_watched or self._clocks.together_seconds >= STEADY_SECONDS
 
     def _mend(self) -> Deferred[None]:
-        now, schedule, held = self._clock.seconds(), self._schedule, self._held_seconds()
-        done = self._do(lambda store: store.mend_times(now, schedule.longest_pauses, schedule.warn_seconds, held))
+        now, schedules, held = self._clock.seconds(), self._schedules, self._held_seconds()
+        done = self._do(lambda store: store.mend_times(now, schedules.longest_pauses, schedules.warn_seconds, held))
         return done.addCallback(self._written)
 
     def _written(self, count: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MEBIBYTE", "QueueLimits"]
+from mailserver.queue.schedule import Schedule
+
+__all__ = ["MEBIBYTE", "QueueLimits", "schedule_of"]
 
 MEBIBYTE = 1 << 20
 
@@ -47,3 +49,10 @@ class QueueLimits:
     flush_messages: int = 1000
     undeliverable_messages: int = 1000
     undeliverable_seconds: float = 14 * 86_400.0
+
+
+def schedule_of(limits: QueueLimits) -> Schedule:
+    """When to try again, by these."""
+    return Schedule(
+        retry_seconds=limits.retry_seconds, expire_seconds=limits.expire_seconds, warn_seconds=limits.warn_seconds
+    )

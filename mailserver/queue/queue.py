@@ -41,7 +41,7 @@ from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pa
 from mailserver.queue.health import Health
 from mailserver.queue.held_copies import HeldCopies, Judge
 from mailserver.queue.holding import Holding, HoldingPolicy
-from mailserver.queue.limits import QueueLimits
+from mailserver.queue.limits import QueueLimits, schedule_of
 from mailserver.queue.lock import QueueInUse, take_directory
 from mailserver.queue.no_relay import NoRelay
 from mailserver.queue.opening import Opening
@@ -50,7 +50,7 @@ from mailserver.queue.reader import ReadMessage, SqliteReader, list_entries, sho
 from mailserver.queue.recovery import Leftovers, Recovery, find_leftovers, tidy_spool
 from mailserver.queue.reports import Reporter
 from mailserver.queue.runner import Runner
-from mailserver.queue.schedule import Schedule
+from mailserver.queue.schedule import Schedules
 from mailserver.queue.settlement import Settlement
 from mailserver.queue.spool import Room, Spool
 from mailserver.queue.store import SqliteStore
@@ -131,14 +131,13 @@ class Queue:
             batch_octets=limits.batch_octets,
         )
         self._health = self._make_health()
-        schedule = Schedule(
-            retry_seconds=limits.retry_seconds, expire_seconds=limits.expire_seconds, warn_seconds=limits.warn_seconds
-        )
+        schedule = schedule_of(limits)
+        schedules = Schedules(schedule, remote)
         self.holding = Holding(schedule, holding or HoldingPolicy())
         self._clock_changes = ClockChanges(
             clock=clock,
             boot_seconds=boot_seconds,
-            schedule=schedule,
+            schedules=schedules,
             do=self._writer.do,
             mended=self._times_mended,
             failed=self._health.failed,
@@ -146,7 +145,7 @@ class Queue:
         )
         self._runner = runner = Runner(
             clock=clock,
-            settlement=Settlement(schedule=schedule, reports=route is not None),
+            settlement=Settlement(schedules=schedules, reports=route is not None),
             reader=self._reader,
             run_in_thread=run_in_thread,
             note=note,
@@ -163,7 +162,7 @@ class Queue:
         )
         self._held_copies = self._make_held_copies(judge)
         self._acceptance = Acceptance(counts=self.counts, health=self._health, runner=runner, note=note, recorded=self._owed)
-        self._reporter = None if route is None else self._make_reporter(schedule, hostname, route, next_id)
+        self._reporter = None if route is None else self._make_reporter(schedules, hostname, route, next_id)
         self._deliveries = (local, remote or NoRelay())
         self._direct = self._make_direct(limits.local_deadline_seconds)
         self._outcome_writer = self._make_outcome_writer()
@@ -266,7 +265,7 @@ class Queue:
 
     def _make_reporter(
         self,
-        schedule: Schedule,
+        schedules: Schedules,
         hostname: str,
         route: Callable[[Address], Awaitable[Sequence[Route]]],
         next_id: Callable[[], str] | None,
@@ -274,7 +273,7 @@ class Queue:
         return Reporter(
             clock=self._clock,
             hostname=hostname,
-            schedule=schedule,
+            schedules=schedules,
             route=route,
             next_id=next_id or IdSource(self._clock.seconds).next,
             reader=self._reader,

@@ -47,7 +47,7 @@ from mailserver.plugins.awaiting import all_of, now_or_later, within
 from mailserver.queue.entry import REPORT_HELD, Attempt, EntryState, Mark, Settled, number_of, pack
 from mailserver.queue.reader import ReadMessage, SqliteReader, Unreadable
 from mailserver.queue.retry_timer import RetryTimer
-from mailserver.queue.schedule import Schedule
+from mailserver.queue.schedule import Schedules
 from mailserver.queue.store import MessageRefused, SqliteStore
 
 __all__ = ["Report", "Reporter", "recipient_reports"]
@@ -110,7 +110,7 @@ class Reporter:
         *,
         clock: Clock,
         hostname: str,
-        schedule: Schedule,
+        schedules: Schedules,
         route: Callable[[Address], Awaitable[Sequence[Route]]],
         next_id: Callable[[], str],
         reader: SqliteReader,
@@ -128,7 +128,7 @@ class Reporter:
     ) -> None:
         self._clock = clock
         self._hostname = hostname
-        self._schedule = schedule
+        self._schedules = schedules
         self._route = route
         self._next_id = next_id
         self._reader = reader
@@ -416,7 +416,9 @@ class Reporter:
         if condition == "failure":
             octets = failure_report(original, recipients, **made)
         elif condition == "delay":
-            until = self._schedule.end(message.envelope.received_at)
+            told = {attempt.destination for attempt in attempts}
+            schedules = [self._schedules.of(sender, one) for one in message.destinations if one.index in told]
+            until = min([one.end(message.envelope.received_at) for one in schedules or [self._schedules.usual]])
             octets = delay_report(original, recipients, **made, retry_until=until)
         elif condition == "hold":
             octets = hold_report(original, recipients, **made, held_until=max(one.until or 0 for one in attempts) or None)

@@ -12,7 +12,7 @@ from mailserver.mail.reply import Reply
 from mailserver.mail.report import wants
 from mailserver.queue.active_message import ActiveMessage
 from mailserver.queue.entry import Attempt, EntryState, Trial
-from mailserver.queue.schedule import Schedule
+from mailserver.queue.schedule import Schedule, Schedules
 
 __all__ = ["Settlement"]
 
@@ -21,10 +21,10 @@ GIVEN_UP = "given up, its time is over"
 
 
 class Settlement:
-    """Decides by the schedule.  Without `reports` nothing is ever owed to a sender."""
+    """Decides by each destination's schedule.  Without `reports` nothing is ever owed to a sender."""
 
-    def __init__(self, *, schedule: Schedule, reports: bool) -> None:
-        self._schedule = schedule
+    def __init__(self, *, schedules: Schedules, reports: bool) -> None:
+        self._schedules = schedules
         self._reports = reports
 
     def not_delivered(
@@ -46,15 +46,16 @@ class Settlement:
         before = (entry.attempts or {}).get(destination.index)
         made = before.attempts + 1 if before is not None else 1
         reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", EntryState.FAILED, None
+        schedule = self._schedules.of(entry.envelope.sender, destination)
         peer = phase = ""
         dialogue: tuple[str, ...] = ()
         if isinstance(outcome, Delayed | Failed):
             reply, note, peer, phase, dialogue = outcome.reply, outcome.note, outcome.peer, outcome.phase, outcome.dialogue
         trial = Trial(now, peer, phase, str(reply), note, dialogue)
         if not isinstance(outcome, Failed):
-            due = self._schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
+            due = schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
             if due is None and (before is None or not before.was_made(since, now)):
-                due = self._schedule.after_pause(attempts=made, now=now, chance=chance)
+                due = schedule.after_pause(attempts=made, now=now, chance=chance)
             if due is None:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
             else:
@@ -62,7 +63,7 @@ class Settlement:
         if isinstance(outcome, Failed) and not outcome.reports:
             state, report = EntryState.RETURNED, None  # as with NOTIFY=NEVER
         else:
-            state, report = self._told(entry, destination, state, now)
+            state, report = self._told(entry, destination, state, now, schedule)
         remote = isinstance(destination.route, Remote)
         history = before.tried(trial) if before is not None else (trial,)
         hold, findings = (None, ()) if before is None else (before.hold, before.findings)
@@ -88,12 +89,12 @@ class Settlement:
         )
 
     def _told(
-        self, entry: ActiveMessage, destination: Destination, state: EntryState, now: float
+        self, entry: ActiveMessage, destination: Destination, state: EntryState, now: float, schedule: Schedule
     ) -> tuple[EntryState, float | None]:
         """The state with which it is kept, and when a report is owed."""
         if not self._reports or entry.envelope.sender is None or destination.quiet:
             return state, None
         if state is EntryState.DEFERRED:
             told = wants(destination.recipient, "DELAY")
-            return state, self._schedule.warning(entry.envelope.received_at) if told else None
+            return state, schedule.warning(entry.envelope.received_at) if told else None
         return (EntryState.FAILED, now) if wants(destination.recipient, "FAILURE") else (EntryState.RETURNED, None)

@@ -210,8 +210,8 @@ class Transaction:
                 return self.refused("rcpt", route.reply, route.why, address)
             if isinstance(route, Remote) and route.address == address and not profile.may_relay(self.peer):
                 return self.refused("rcpt", replies.relaying_denied(self.id), "relaying denied", address)
-            if isinstance(route, Remote) and not profile.relays:
-                return self.refused("rcpt", replies.relaying_denied(self.id), "there is no relay", address)
+            if isinstance(route, Remote) and (refusal := self._not_sent_on(route.address, address)) is not None:
+                return refusal
             usable.append(route)
         if not usable:
             return self.refused("rcpt", replies.cannot_route(self.id), "the router knows no route", address)
@@ -235,6 +235,15 @@ class Transaction:
         if known is None or not known(address):
             return False
         return not any(isinstance(route, Local) and route.address == address for route in routes)
+
+    def _not_sent_on(self, to: Address, address: Address) -> Reply | None:
+        """The refusal where the relay takes no mail of this sender there."""
+        if not self.profile.relays:
+            return self.refused("rcpt", replies.relaying_denied(self.id), "there is no relay", address)
+        reason = self.profile.why_not_sent_on(self.sender, to)
+        if reason is None:
+            return None
+        return self.refused("rcpt", replies.not_sent_on(self.id, reason), reason or "its route is none", address)
 
     def data(self, spooling: Spooling) -> Reply:
         """DATA, or the first BDAT.  A refusal ends the transaction."""

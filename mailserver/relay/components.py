@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,25 +10,17 @@ from zope.interface import implementer
 
 from mailserver.config import Count, Duration
 from mailserver.config.next_hop import HopKeys, LoginKeys, check_login, next_host_name
-from mailserver.config.password_file import password_of
+from mailserver.config.route_table import RouteTable, next_hop_of_relay
 from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
-from mailserver.relay.delivery import ConnectSettings, Relay
-from mailserver.relay.hosts import HostBook, Hosts, domain_hosts, named_hosts
-from mailserver.relay.login import PasswordLogin, RelayLogin, TokenLogin
+from mailserver.relay.delivery import Relay
 from mailserver.relay.pool import PoolLimits
-from mailserver.relay.security import TLSMode
-from mailserver.relay.sts_fetching import PolicyFetching
-from mailserver.relay.sts_keeper import STSKeeper, with_sts
-from mailserver.relay.sts_store import KeptPolicies
-from mailserver.relay.token_file import TokenFile
-from mailserver.relay.token_issuer import Client, TokenIssuer
-from mailserver.relay.token_keeper import TokenKeeper
+from mailserver.relay.route_maker import RouteMaker
 from mailserver.smtp.client.session import ClientLimits
 
 __all__ = [
-    "MXFactory", "MXOptions", "SmarthostFactory", "SmarthostOptions", "pool_limits", "token_file", "token_issuer",
+    "ConfiguredRelay", "MXFactory", "MXOptions", "RelayOptions", "SmarthostFactory", "SmarthostOptions", "pool_limits",
 ]  # fmt: skip
 
 IDLE_GRACE_SECONDS = 10.0  # the pool says QUIT first
@@ -117,100 +109,59 @@ def pool_limits(
     )
 
 
-def _relay(
-    options: RelayOptions,
-    services: Services,
-    *,
-    look_up: Callable[[str], Awaitable[Hosts]],
-    by_domain: bool,
-    login: RelayLogin | None = None,
-    implicit_tls: bool = False,
-    sts: STSKeeper | None = None,
-) -> Relay:
-    from twisted.internet import reactor
-
-    network: Any = reactor
-    connections = Connections(
-        clock=services.clock,
-        connect_tcp=network.connectTCP,
-        run_in_thread=services.run_in_thread,
-        own_name=services.hostname,
-        pool_limits=pool_limits(options, per_destination=options.connections_per_host),
-        client_limits=ClientLimits(
-            connect_seconds=options.connect_timeout, idle_seconds=options.connection_idle + IDLE_GRACE_SECONDS
-        ),
-        avoids_itself=by_domain,
-        eight_bit=EightBit(options.eightbit),
-        directory=services.data_directory,
-        room_for=services.room_for,
-        seconds=services.steady_seconds,
-        recordings=services.recordings,
-    )
-    connect_settings = ConnectSettings(
-        port=options.port,
-        tls=TLSMode(options.tls),
-        source_ipv4=options.source_ipv4 or "",
-        source_ipv6=options.source_ipv6 or "",
-        ipv4=options.ip != "ipv6",
-        ipv6=options.ip != "ipv4",
-        prefer=options.prefer,
-        hosts_most=options.hosts_per_attempt,
-        addresses_most=options.addresses_per_attempt,
-        login=login,
-        implicit_tls=implicit_tls,
-    )
-    book = HostBook(look_up=look_up if sts is None else with_sts(look_up, sts), seconds=services.steady_seconds)
-    return Relay(
-        book=book,
-        connections=connections,
-        connect_settings=connect_settings,
-        by_domain=by_domain,
-        recipients_most=options.recipients,
-        tokens=login.keeper if isinstance(login, TokenLogin) else None,
-        sts=sts,
+def _client_limits(options: RelayOptions) -> ClientLimits:
+    """How long the client waits, as the options say it."""
+    return ClientLimits(
+        connect_seconds=options.connect_timeout, idle_seconds=options.connection_idle + IDLE_GRACE_SECONDS
     )
 
 
-def _sts_keeper(services: Services) -> STSKeeper | None:
-    """None for what is built without a server."""
-    fetch: Any = services.fetch
-    if fetch is None:
-        return None
-    return STSKeeper(
-        resolver=services.resolver,
-        fetching=PolicyFetching(fetch),
-        kept=KeptPolicies(services.state, services.clock),
-        clock=services.clock,
-        seconds=services.steady_seconds,
-    )
+class ConfiguredRelay(Relay):
+    """The relay of a configuration: `[relay]` and its `[[route]]` tables, which a reload may replace (`configure`)."""
 
+    def __init__(self, use: str, options: RelayOptions, services: Services) -> None:
+        from twisted.internet import reactor
 
-def token_issuer(options: SmarthostOptions, reactor: Any, seconds: Callable[[], float]) -> TokenIssuer:
-    """Who issues the tokens that these options want."""
-    client = Client(
-        options.oauth_client, options.oauth_secret_file, options.oauth_scopes, is_itself=options.oauth_flow == "client"
-    )
-    return TokenIssuer(options.oauth, client, reactor=reactor, seconds=seconds)
+        network: Any = reactor
+        self._maker = RouteMaker(services)
+        connections = Connections(
+            clock=services.clock,
+            connect_tcp=network.connectTCP,
+            run_in_thread=services.run_in_thread,
+            own_name=services.hostname,
+            pool_limits=pool_limits(options, per_destination=options.connections_per_host),
+            client_limits=_client_limits(options),
+            avoids_itself=True,
+            eight_bit=EightBit(options.eightbit),
+            directory=services.data_directory,
+            room_for=services.room_for,
+            seconds=services.steady_seconds,
+            recordings=services.recordings,
+        )
+        nothing = self._maker.routes(None).default
+        super().__init__(book=nothing.book, connections=connections, connect_settings=nothing.connect_settings)
+        self._follow(use, options, ())
+        self.takes_hosts = use != "smarthost"  # the password is for the smarthost alone
 
+    def configure(self, use: str, options: Any, tables: Sequence[RouteTable]) -> None:
+        """Go on by these, for attempts and connections that begin from now on.  No errors: they were checked.
 
-def token_file(options: SmarthostOptions, keys_directory: str) -> TokenFile:
-    """Where the tokens that these options want are kept."""
-    return TokenFile(keys_directory, (options.oauth, options.oauth_client, options.username))
+        `use` is "mx", "smarthost" or "none", which has no options.
+        """
+        kept = options if isinstance(options, RelayOptions) else MXOptions()
+        self.connections.change(
+            pool_limits=pool_limits(kept, per_destination=kept.connections_per_host),
+            client_limits=_client_limits(kept),
+            eight_bit=EightBit(kept.eightbit),
+        )
+        self._follow(use, options, tables)
 
-
-def _token_login(options: SmarthostOptions, services: Services) -> TokenLogin:
-    from twisted.internet import reactor
-
-    keeper = TokenKeeper(
-        host=options.host,
-        file=token_file(options, services.keys_directory),
-        renewed=token_issuer(options, reactor, services.clock.seconds).renewed,
-        run_in_thread=services.run_in_thread,
-        clock=services.clock,
-        needs_person=options.oauth_flow != "client",
-    )
-    name = "" if options.host.startswith("[") or ":" in options.host else options.host
-    return TokenLogin(options.username, keeper, host=name, port=options.port, among=options.mechanisms)
+    def _follow(self, use: str, options: Any, tables: Sequence[RouteTable]) -> None:
+        maker = self._maker
+        maker.follows_sts = getattr(options, "mta_sts", True)
+        routes = maker.routes(next_hop_of_relay(use, options), tables)
+        most = options.recipients if isinstance(options, RelayOptions) else MXOptions().recipients
+        self.follow(routes, tokens=maker.tokens, sts=maker.sts, recipients_most=most)
 
 
 @implementer(IComponentFactory)
@@ -223,21 +174,11 @@ class MXFactory:
     provides = IConcurrentDelivery
     options = MXOptions
 
-    def build(self, options: MXOptions, services: Services) -> Relay:
+    def build(self, options: MXOptions, services: Services) -> ConfiguredRelay:
         """Make the relay.  Raises ValueError where the services have no resolver."""
-        resolver = services.resolver
-        if resolver is None:
+        if services.resolver is None:
             raise ValueError("mail exchangers cannot be found without a resolver")
-        own_names = frozenset({services.hostname.lower()})
-        return _relay(
-            options,
-            services,
-            look_up=lambda domain: domain_hosts(
-                domain, resolver=resolver, own_names=own_names, port=options.port
-            ),
-            by_domain=True,
-            sts=_sts_keeper(services) if options.mta_sts else None,
-        )
+        return ConfiguredRelay("mx", options, services)
 
 
 @implementer(IComponentFactory)
@@ -250,21 +191,6 @@ class SmarthostFactory:
     provides = IConcurrentDelivery
     options = SmarthostOptions
 
-    def build(self, options: SmarthostOptions, services: Services) -> Relay:
+    def build(self, options: SmarthostOptions, services: Services) -> ConfiguredRelay:
         """Make the relay.  Raises no errors."""
-        path = options.password_file
-        login: RelayLogin | None = None
-        if path is not None:
-            login = PasswordLogin(options.username, lambda: password_of(path), options.mechanisms)
-        elif options.oauth:
-            login = _token_login(options, services)
-        return _relay(
-            options,
-            services,
-            look_up=lambda _: named_hosts(
-                options.host, resolver=services.resolver, look_up_mx=options.look_up_mx, port=options.port
-            ),
-            by_domain=False,
-            login=login,
-            implicit_tls=options.implicit_tls,
-        )
+        return ConfiguredRelay("smarthost", options, services)

@@ -172,6 +172,14 @@ class Connections:
         self._place(transmission)
         self.decide()
 
+    def change(self, *, pool_limits: PoolLimits, client_limits: ClientLimits, eight_bit: EightBit) -> None:
+        """Go on with other limits, for what begins from now on."""
+        self.pool.limits = pool_limits
+        self._client_limits = client_limits
+        self.waits = {phase: client_limits.seconds(phase) for phase in Phase}
+        self._conversions.eight_bit = eight_bit
+        self.decide()
+
     def withdraw(self, transmission: Transmission) -> None:
         """Give a transmission up: it is not begun, and not completed.  Once all is sent the peer may have it already."""
         transmission.abandoned = True
@@ -390,7 +398,8 @@ class Connections:
             return
         tls = connection.tls or "in the clear"
         ms = round((self.seconds() - transmission.begun_at) * 1000)
-        note = f"{transmission.target}, {tls}, message {connection.record.messages} on the connection, {ms} ms"
+        route = f"route {transmission.target.route}, " if transmission.target.route else ""
+        note = f"{transmission.target}, {route}{tls}, message {connection.record.messages} on the connection, {ms} ms"
         if transmission.form is not None and transmission.form.note:
             note += f", {transmission.form.note}"
         outcomes = told(done, host=transmission.target.host, note=note, dialogue=connection.session.dialogue)

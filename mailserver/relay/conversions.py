@@ -54,7 +54,7 @@ class Conversions:
         room_for: Callable[[int], bool] | None = None,
         octets_most: int = FORMS_OCTETS,
     ) -> None:
-        self._eight_bit = eight_bit
+        self.eight_bit = eight_bit
         self._directory = directory or tempfile.gettempdir()
         self._run_in_thread = run_in_thread
         self._again = again
@@ -91,7 +91,7 @@ class Conversions:
 
     def _make(self, transmission: Transmission, channel: Channel) -> bool:
         """Make the form, at once or in a thread.  Return whether it is made already."""
-        eight_bit, content = self._eight_bit, transmission.content
+        eight_bit, content = self.eight_bit, transmission.content
         if eight_bit is EightBit.REFUSE and transmission.request.sender is None:
             eight_bit = EightBit.CONVERT  # a report that cannot be delivered is lost
         make = partial(form_of, content, channel, eight_bit=eight_bit, directory=self._directory)

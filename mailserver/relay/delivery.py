@@ -10,10 +10,10 @@ of reach is deferred at once.  Each destination gets exactly one outcome.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,6 +26,8 @@ from mailserver.interfaces import (
     IForgiving,
     IHostDelivery,
     IHostFinder,
+    IRetrySchedule,
+    RetryTimes,
 )
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
@@ -34,14 +36,14 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.mail.reply import Reply
+from mailserver.mail.route_map import RouteMap
 from mailserver.relay.connections import Connections
 from mailserver.relay.hosts import Host, HostBook, Hosts
-from mailserver.relay.login import RelayLogin
-from mailserver.relay.pool import Key
-from mailserver.relay.security import Barred, TLSMode, TLSOverride, demanded
+from mailserver.relay.route_settings import ConnectSettings, RouteSettings
+from mailserver.relay.security import TLSOverride
 from mailserver.relay.sts_keeper import STSKeeper
 from mailserver.relay.token_keeper import TokenKeeper
-from mailserver.relay.transmission import Target, Targets, Transmission
+from mailserver.relay.transmission import Targets, Transmission
 from mailserver.relay.wishes import NO_WISHES, TLSWishes, wishes_of
 from mailserver.smtp.client.session import Request
 
@@ -51,88 +53,6 @@ BAD_DOMAIN = Reply.of(550, "5.1.2", "The domain of the recipient is no domain na
 TO_SMARTHOST = ""  # the name under which all domains go to the smarthost
 
 Found = Hosts | answers.Delayed | Failed
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectSettings:
-    """How to connect: the port, the TLS mode, our own addresses ("" for any), and which address families are used.
-
-    `prefer` says which addresses of a host are tried first, "ipv4" or "ipv6"; "any": as the host has them.  One attempt tries up
-    to `hosts_most` hosts and `addresses_most` of their addresses.  `login` is how to log in, None for no login; with
-    `implicit_tls` connections are encrypted from the first octet on.
-    """
-
-    port: int = 25
-    tls: TLSMode = TLSMode.OPPORTUNISTIC
-    source_ipv4: str = ""
-    source_ipv6: str = ""
-    ipv4: bool = True
-    ipv6: bool = True
-    prefer: str = "any"
-    hosts_most: int = 5
-    addresses_most: int = 5
-    login: RelayLogin | None = None
-    implicit_tls: bool = False
-
-    @property
-    def identity(self) -> Hashable:
-        """What no two connections of different log-ins have in common, for the pool's key."""
-        return (self.login, self.implicit_tls) if self.login is not None or self.implicit_tls else None
-
-    def targets(
-        self, hosts: Hosts, chance: random.Random, wishes: TLSWishes = NO_WISHES, override: TLSOverride | None = None
-    ) -> Targets:
-        """The addresses in the order in which they are tried, with what is demanded there.
-
-        A message with REQUIRETLS is tried at all of them: one that takes it may be the last.
-        """
-        by_host: list[list[Target]] = []
-        barred: list[Barred] = []
-        identity = self.identity
-        for host in hosts.in_order(chance):
-            demand = demanded(
-                tls=self.tls,
-                domain=hosts.domain,
-                host=host,
-                sts=hosts.sts,
-                name_is_sure=hosts.is_authentic,
-                requires_tls=wishes.requires_tls,
-                tls_not_required=wishes.tls_not_required,
-                override=override,
-            )
-            if isinstance(demand, Barred):
-                barred.append(demand)
-                continue
-            targets = []
-            for address in self._addresses(host):
-                source = self.source_ipv6 if ":" in address else self.source_ipv4
-                key = Key(address, host.port or self.port, demand.value, source, identity)
-                targets.append(Target(host.name, key, demand, self.login, self.implicit_tls))
-            if targets:
-                by_host.append(targets)
-        if wishes.requires_tls:
-            return Targets([target for targets in by_host for target in targets], barred)
-        return Targets(_bounded(by_host[: self.hosts_most], self.addresses_most), barred)
-
-    def _addresses(self, host: Host) -> Sequence[str]:
-        """Those of the host that are used, in their order."""
-        addresses: Sequence[str] = host.addresses
-        if not (self.ipv4 and self.ipv6):
-            addresses = [one for one in addresses if (self.ipv6 if ":" in one else self.ipv4)]
-        if self.prefer == "any":
-            return addresses
-        first = self.prefer == "ipv6"
-        return sorted(addresses, key=lambda one: (":" in one) is not first)
-
-
-def _bounded(by_host: Sequence[list[Target]], most: int) -> list[Target]:
-    """So many of them: a host with many addresses gives up its last ones, before another host has none."""
-    count = sum(map(len, by_host))
-    while count > most and max(map(len, by_host)) > 1:
-        longest = max(reversed(by_host), key=len)
-        longest.pop()
-        count -= 1
-    return [target for targets in by_host for target in targets][:most]
 
 
 class _Call:
@@ -188,16 +108,18 @@ async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
     return outcomes
 
 
-@implementer(IConcurrentDelivery, IComponent, ICounting, IForgiving, IHostFinder, IHostDelivery)
+@implementer(IConcurrentDelivery, IComponent, ICounting, IForgiving, IHostFinder, IHostDelivery, IRetrySchedule)
 class Relay:
     """Sends mail to other hosts.
 
-    `book` says where a domain's mail goes.  With `by_domain` False one look-up of the empty name serves all domains: a
-    smarthost.  A transaction has up to `recipients_most` recipients.
+    `routes` says how, by sender and recipient (`follow` brings others).  Before that all mail goes one way: `book` says where a
+    domain's mail goes; with `by_domain` False one look-up of the empty name serves all domains: a smarthost.  A transaction has
+    up to `recipients_most` recipients.
     """
 
     stores = True
     log = Logger()
+    _is_running = False
 
     def __init__(
         self,
@@ -211,21 +133,20 @@ class Relay:
         deadline_seconds: float = 14_400.0,
         stop_seconds: float = 5.0,
         chance: random.Random | None = None,
-        tokens: TokenKeeper | None = None,
+        tokens: Iterable[TokenKeeper] = (),
         sts: STSKeeper | None = None,
     ) -> None:
         self.connections = connections
-        self._tokens = tokens
+        self._tokens: Sequence[TokenKeeper] = tuple(tokens)
         self._sts = sts
         self.calls_at_once = calls_at_once
         self.deadline_seconds = deadline_seconds
-        self._book = book
-        self._connect_settings = connect_settings
-        self._by_domain = self.takes_hosts = by_domain  # a smarthost's password is for the smarthost
+        self.routes = RouteMap(RouteSettings(book, connect_settings, by_domain))
+        self.takes_hosts = by_domain  # a smarthost's password is for the smarthost
         self._recipients_most = recipients_most
         self._stop_seconds = stop_seconds
         self._chance = chance or random.Random()
-        self._last_hosts: Hosts | None = None
+        self._last_way: tuple[Hosts, RouteSettings] | None = None
         self._last_targets = Targets(())
         self.tls_override: Callable[[str], TLSOverride | None] | None = None  # what an administrator has said of a domain
 
@@ -237,19 +158,45 @@ class Relay:
     async def start(self) -> None:
         """Begin the timers.  No connection is opened before there is mail."""
         self.connections.start()
-        if self._tokens is not None:
-            self._tokens.start()
+        self._is_running = True
+        for keeper in self._tokens:
+            keeper.start()
         if self._sts is not None:
             self._sts.start()
 
     async def stop(self) -> None:
         """Stop.  Running transactions have a few seconds to end."""
-        if self._tokens is not None:
-            await self._tokens.stop()
+        self._is_running = False
+        await DeferredList([Deferred.fromCoroutine(keeper.stop()) for keeper in self._tokens], consumeErrors=True)
         if self._sts is not None:
             await self._sts.stop()
         await self.connections.stop(self._stop_seconds)
         self.log.info("the relay has stopped: {pool}", pool=repr(self.connections.pool))
+
+    def follow(
+        self,
+        routes: RouteMap[RouteSettings],
+        *,
+        tokens: Iterable[TokenKeeper] = (),
+        sts: STSKeeper | None = None,
+        recipients_most: int | None = None,
+    ) -> None:
+        """From now on these routes hold, for each attempt that begins.  What is under way ends as it began."""
+        self.routes = routes
+        self._last_way = None
+        self._recipients_most = recipients_most or self._recipients_most
+        before, self._tokens = self._tokens, tuple(tokens)
+        is_new, self._sts = sts is not self._sts, sts
+        if not self._is_running:
+            return
+        if sts is not None and is_new:
+            sts.start()
+        for keeper in self._tokens:
+            if keeper not in before:
+                keeper.start()
+        for keeper in before:
+            if keeper not in self._tokens:
+                Deferred.fromCoroutine(keeper.stop()).addErrback(self._stumbled)
 
     async def flush(self) -> None:
         """Do nothing: the host that took a message keeps it durably."""
@@ -259,11 +206,11 @@ class Relay:
     def counts(self) -> Mapping[str, int | float]:
         """Counts since the start: the pool's `PoolCounts` and its `hit_rate`; and `connections`, the number open now.
 
-        With tokens: `token_seconds_left` and `token_failures` (`TokenKeeper.counts`); with MTA-STS: `sts_policies` and
-        `sts_failures`.
+        With tokens: `token_seconds_left`, of the one that ends first, and `token_failures` (`TokenKeeper.counts`); with MTA-STS:
+        `sts_policies` and `sts_failures`.
         """
         pool = self.connections.pool
-        others = {} if self._tokens is None else self._tokens.counts()
+        others = _together([keeper.counts() for keeper in self._tokens])
         others |= {} if self._sts is None else self._sts.counts()
         return {
             "connections": pool.connections, **asdict(pool.counts), "hit_rate": round(pool.counts.hit_rate, 4), **others
@@ -271,21 +218,24 @@ class Relay:
 
     def doubts(self) -> Sequence[str]:
         """What a postmaster should know of the log-in, in sentences."""
-        doubt = "" if self._tokens is None else self._tokens.doubt()
-        return (doubt,) if doubt else ()
+        return tuple([doubt for keeper in self._tokens if (doubt := keeper.doubt())])
 
     def forgive(self) -> None:
         """Connect again to hosts that were out of reach, and repeat look-ups that failed (`IForgiving`)."""
-        self._book.forgive()
+        for book in {settings.book for settings in self.routes.ways}:
+            book.forgive()
         self.connections.forgive()
 
-    async def hosts_for(self, address: Address) -> Sequence[Candidate] | Outcome:
+    async def hosts_for(self, address: Address, sender: Address | None = None) -> Sequence[Candidate] | Outcome:
         """The hosts that mail for this address would be offered to, or the outcome where none is found."""
-        found = self._book.find(address.domain_key if self._by_domain else TO_SMARTHOST)
+        settings = self.routes.route_for(sender, address)
+        if settings.refusal is not None:
+            return settings.refusal
+        found = settings.book.find(address.domain_key if settings.by_domain else TO_SMARTHOST)
         hosts = await found if isinstance(found, Deferred) else found
         if not isinstance(hosts, Hosts):
             return hosts
-        port = self._connect_settings.port
+        port = settings.connect_settings.port
         return [
             Candidate(one.name, one.addresses, port, rank) for rank, group in enumerate(hosts.groups) for one in group
         ]
@@ -301,23 +251,36 @@ class Relay:
         """
         call = _Call(self.connections.withdraw)
         destinations = call.one_for_each(destinations)
-        if not self._by_domain:
-            self._route(call, envelope, content, TO_SMARTHOST, destinations)
-            return call.answer()
-        domains: dict[str, list[Destination]] = {}
-        for destination in destinations:
-            try:
-                domains.setdefault(destination.route.address.domain_key or "?", []).append(destination)
-            except AddressError as error:
-                call.report(destination.index, Failed(BAD_DOMAIN, str(error)))
-        for domain, shared in domains.items():
-            self._route(call, envelope, content, domain, shared)
+        for settings, same in self._by_route(envelope, destinations):
+            if settings.refusal is not None:
+                for destination in same:
+                    call.report(destination.index, settings.refusal)
+            elif settings.by_domain:
+                for domain, shared in _by_domain(call, same).items():
+                    self._route(settings, call, envelope, content, domain, shared)
+            else:
+                self._route(settings, call, envelope, content, TO_SMARTHOST, same)
         return call.answer()
+
+    def _by_route(
+        self, envelope: Envelope, destinations: Sequence[Destination]
+    ) -> Iterable[tuple[RouteSettings, Sequence[Destination]]]:
+        """The destinations of each route: none of another route is ever in their transactions."""
+        if not self.routes:
+            return [(self.routes.default, destinations)]
+        found: dict[RouteSettings, list[Destination]] = {}
+        for destination in destinations:
+            settings = self.routes.route_for(envelope.sender, destination.route.address)
+            found.setdefault(settings, []).append(destination)
+        return found.items()
 
     def deliver_to(
         self, hosts: Sequence[Candidate], envelope: Envelope, content: Content, destinations: Sequence[Destination]
     ) -> Awaitable[Mapping[int, Outcome]]:
-        """As `deliver`, to these hosts.  Raises ValueError where it may not be told any."""
+        """As `deliver`, to these hosts; but what has a route to a host of its own goes there.
+
+        Raises ValueError where it may not be told any.
+        """
         if not self.takes_hosts:
             raise ValueError("a smarthost's password is for the smarthost alone")
         ranks = sorted({one.rank for one in hosts})
@@ -325,23 +288,45 @@ class Relay:
             tuple([Host(one.name, one.addresses, one.port) for one in hosts if one.rank == rank]) for rank in ranks
         ]
         call = _Call(self.connections.withdraw)
-        self._send(Hosts(tuple(groups)), call, envelope, content, call.one_for_each(destinations))
+        for settings, same in self._by_route(envelope, call.one_for_each(destinations)):
+            if settings.refusal is not None:
+                for destination in same:
+                    call.report(destination.index, settings.refusal)
+            elif settings.by_domain:
+                self._send(settings, Hosts(tuple(groups)), call, envelope, content, same)
+            else:
+                self._route(settings, call, envelope, content, TO_SMARTHOST, same)
         return call.answer()
 
+    def retry_times(self, sender: Address | None, address: Address) -> RetryTimes | None:
+        """As `IRetrySchedule`."""
+        return self.routes.route_for(sender, address).retry_times
+
+    @property
+    def longest_retry_times(self) -> Sequence[RetryTimes]:
+        """As `IRetrySchedule`."""
+        return [settings.retry_times for settings in self.routes.ways if settings.retry_times is not None]
+
     def _route(
-        self, call: _Call, envelope: Envelope, content: Content, domain: str, destinations: Sequence[Destination]
+        self,
+        settings: RouteSettings,
+        call: _Call,
+        envelope: Envelope,
+        content: Content,
+        domain: str,
+        destinations: Sequence[Destination],
     ) -> None:
         """Find the hosts of a domain, at once where they are known."""
-        found = self._book.find(domain)
+        found = settings.book.find(domain)
         if not isinstance(found, Deferred):
-            self._send(found, call, envelope, content, destinations)
+            self._send(settings, found, call, envelope, content, destinations)
             return
         call.open += 1
 
         def later(found: Found) -> None:
             try:
                 if call.waiting is None or not call.waiting.called:  # else the caller has given up
-                    self._send(found, call, envelope, content, destinations)
+                    self._send(settings, found, call, envelope, content, destinations)
             finally:
                 call.ended()
 
@@ -352,14 +337,20 @@ class Relay:
         self.log.failure("the relay stumbled over a message", failure)
 
     def _send(
-        self, found: Found, call: _Call, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+        self,
+        settings: RouteSettings,
+        found: Found,
+        call: _Call,
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
     ) -> None:
         if not isinstance(found, Hosts):
             for destination in destinations:
                 call.report(destination.index, found)
             return
         is_final = self.connections.is_lmtp
-        targets = self._targets(found, NO_WISHES if is_final else wishes_of(envelope, content))
+        targets = self._targets(settings, found, NO_WISHES if is_final else wishes_of(envelope, content))
         most = self._recipients_most
         for start in range(0, len(destinations), most):
             part = destinations[start : start + most]
@@ -376,16 +367,37 @@ class Relay:
             call.transmissions.append(transmission)
             self.connections.submit(transmission)
 
-    def _targets(self, hosts: Hosts, wishes: TLSWishes) -> Targets:
+    def _targets(self, settings: RouteSettings, hosts: Hosts, wishes: TLSWishes) -> Targets:
         override = None if self.tls_override is None else self.tls_override(hosts.domain)
         if wishes is not NO_WISHES or override is not None:
-            return self._connect_settings.targets(hosts, self._chance, wishes, override)
-        if hosts is self._last_hosts:
+            return settings.connect_settings.targets(hosts, self._chance, wishes, override)
+        last = self._last_way
+        if last is not None and last[0] is hosts and last[1] is settings:
             return self._last_targets
-        targets = self._connect_settings.targets(hosts, self._chance)
+        targets = settings.connect_settings.targets(hosts, self._chance)
         if all(len(group) == 1 for group in hosts.groups):  # one order, which holds as long as the hosts
-            self._last_hosts, self._last_targets = hosts, targets
+            self._last_way, self._last_targets = (hosts, settings), targets
         return targets
+
+
+def _by_domain(call: _Call, destinations: Sequence[Destination]) -> dict[str, list[Destination]]:
+    domains: dict[str, list[Destination]] = {}
+    for destination in destinations:
+        try:
+            domains.setdefault(destination.route.address.domain_key or "?", []).append(destination)
+        except AddressError as error:
+            call.report(destination.index, Failed(BAD_DOMAIN, str(error)))
+    return domains
+
+
+def _together(counts: Sequence[Mapping[str, int | float]]) -> dict[str, int | float]:
+    """The least time that a token is good for, and the failures of all."""
+    if not counts:
+        return {}
+    return {
+        "token_seconds_left": min(one["token_seconds_left"] for one in counts),
+        "token_failures": sum(one["token_failures"] for one in counts),
+    }
 
 
 def request_of(

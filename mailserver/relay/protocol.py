@@ -335,7 +335,7 @@ class RelayProtocol(TwistedProtocol):
         session, demand = self.session, self.target.demand
         if self.record.state is not RecordState.OPENING:
             return
-        if self.owner.calls_itself_like_us(event.offer.host):
+        if not self.target.names_host and self.owner.calls_itself_like_us(event.offer.host):
             self._turn_away(LOOP)
         elif not demand.wants_tls or session.is_encrypted:
             self._login()

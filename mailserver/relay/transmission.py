@@ -42,7 +42,8 @@ class Target(NamedTuple):
     """One address to try: the host's name, the pool's key (address, port and demand), and what is demanded of TLS.
 
     `login` is how to log in there, None for no login.  With `implicit_tls` the connection is encrypted from the first octet on.
-    Both are part of the key, too (`identity`).
+    Both are part of the key, too (`identity`).  With `names_host` the configuration names the host; `route` is the
+    name of the route that leads there, "" for none.
     """
 
     host: str
@@ -50,6 +51,8 @@ class Target(NamedTuple):
     demand: Demand
     login: RelayLogin | None = None
     implicit_tls: bool = False
+    names_host: bool = False
+    route: str = ""
 
     def __str__(self) -> str:
         return f"{self.host}[{self.key.address}]:{self.key.port}"

@@ -272,6 +272,11 @@ def relaying_denied(id: str) -> Reply:
     return Reply.of(550, "5.7.1", f"Relaying denied ({id})")
 
 
+def not_sent_on(id: str, reason: str) -> Reply:
+    """The recipient's route refuses it; `reason` is the administrator's, printable ASCII."""
+    return Reply.of(550, "5.7.1", f"{reason or 'Mail for this recipient is not sent on'} ({id})")
+
+
 def too_many_recipients(id: str) -> Reply:
     """RFC 5321 section 4.5.3.1.10: the client sends another copy to the rest."""
     return Reply.of(452, ANOTHER_TRANSACTION, f"Too many recipients ({id})")

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from mailserver.cli import smarthost
 from mailserver.config import load
 from mailserver.plugins.catalogue import discover
-from mailserver.relay.components import token_file
+from mailserver.relay.route_maker import token_file
 from mailserver.relay.token_answers import IssuedTokens
 from tests.cli.support import CONFIGURATION, CommandCase, Said
 from tests.relay.issuer import MockIssuer, reactor

@@ -49,6 +49,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ('[[domain."example.org".pattern]]', schema.PatternTable),
     ("[delivery]", schema.DeliveryTable),
     ("[relay]", schema.RelayTable),
+    ("[[route]]", schema.RouteTable),
     ("[dns]", schema.DNSTable),
     ("[queue]", schema.QueueTable),
     ("[forward]", schema.ForwardTable),

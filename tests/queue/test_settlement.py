@@ -8,7 +8,7 @@ from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
 from mailserver.queue.active_message import ActiveMessage
 from mailserver.queue.entry import TRIALS_KEPT, EntryState, number_of
-from mailserver.queue.schedule import Schedule
+from mailserver.queue.schedule import Schedule, Schedules
 from mailserver.queue.settlement import GIVEN_UP, NO_ANSWER, Settlement
 from tests.queue.doubles import EPOCH, envelope, local, remote
 
@@ -20,7 +20,7 @@ DAY = 86_400
 class Settling(SynchronousTestCase):
     def settlement(self, reports=True):
         schedule = Schedule(retry_seconds=(60, 300, 3600), expire_seconds=7 * DAY, warn_seconds=14_400)
-        return Settlement(schedule=schedule, reports=reports)
+        return Settlement(schedules=Schedules(schedule), reports=reports)
 
     def entry(self, destination, *, sender=True):
         sent = envelope(destination)

@@ -40,7 +40,7 @@ class Components(FilterCase):
 
     def test_each_family_has_the_source_that_is_configured_and_no_other(self):
         for sources in ({}, {"source_ipv4": "192.0.2.1"}, {"source_ipv6": "2001:db8::1"}, {"source_ipv4": "192.0.2.1", "source_ipv6": "2001:db8::1"}):
-            connect_settings = self.build(SmarthostFactory(), host="smart.example", **sources)._connect_settings
+            connect_settings = self.build(SmarthostFactory(), host="smart.example", **sources).routes.default.connect_settings
             self.assertEqual((connect_settings.source_ipv4, connect_settings.source_ipv6), (sources.get("source_ipv4", ""), sources.get("source_ipv6", "")))
 
     def test_faults_are_told_in_sentences(self):

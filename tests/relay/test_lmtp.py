@@ -76,8 +76,8 @@ class Addresses(SynchronousTestCase):
             self.assertEqual(self.said(template, destination), said)
 
     def test_a_socket_of_this_host_needs_no_tls_and_another_host_what_is_configured(self) -> None:
-        self.assertIs(built(host="192.0.2.1", tls="required").relay._connect_settings.tls, TLSMode.REQUIRED)
-        self.assertIs(built(socket="/run/dovecot/lmtp").relay._connect_settings.tls, TLSMode.NONE)
+        self.assertIs(built(host="192.0.2.1", tls="required").relay.routes.default.connect_settings.tls, TLSMode.REQUIRED)
+        self.assertIs(built(socket="/run/dovecot/lmtp").relay.routes.default.connect_settings.tls, TLSMode.NONE)
 
     def test_which_templates_name_the_folder(self) -> None:
         for template, names in (("{user}", False), ("{user}+{folder}@{domain}", True), ("{user}{+folder}", True), ("{recipient}", False)):

@@ -72,7 +72,7 @@ class Sending(RelayCase):
 
     def test_a_look_up_that_takes_its_time_is_waited_for(self):
         peer, _ = self.peers(Peer())
-        book = self.relay._book
+        book = self.relay.routes.default.book
         found, later = book.find("example.org"), Deferred()
         with mock.patch.object(book, "find", return_value=later):
             answers = self.begin()

@@ -10,7 +10,8 @@ from twisted.internet.threads import deferToThread
 
 from mailserver.interfaces import Services
 from mailserver.mail.answers import Delayed, Delivered
-from mailserver.relay.components import SmarthostFactory, SmarthostOptions, token_file
+from mailserver.relay.components import SmarthostFactory, SmarthostOptions
+from mailserver.relay.route_maker import token_file
 from mailserver.relay.token_answers import IssuedTokens
 from mailserver.testing import FakeResolver
 from tests.relay.issuer import MockIssuer
