@@ -126,7 +126,7 @@ class Server:
         self._log_file = LogFile(log.path, owner=owner)
         self.steps = make_steps(configuration, self._log_file)
         self.log_observer = LogObserver(self.steps, level=log.level)
-        self.resolver = resolver = make_resolver(configuration, reactor)
+        self.resolver = resolver = make_resolver(configuration, reactor, examines=True)
         # With addresses that are not kept whole, the names that are asked for are not kept at all.
         notes = configuration.log.addresses == "full"
         self.noting_resolver = NotingResolver(resolver, note=self.steps.note, seconds=time.time) if notes else resolver

@@ -30,6 +30,7 @@ In the order in which they are read:
 * `records`: ``mailserver records``: what components keep of people
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
 * `dmarc`: ``mailserver dmarc``: reports about mail in our name, and those that we send
+* `dns_notes`: name servers that are not believed
 * `published`: asks the authoritative servers of a zone whether they show a record
 * `filter_records`: commands of a filter that keeps records: by the server that runs, else in its files
 * `lists`: ``mailserver list``: the white, black and grey lists of a server that runs, or of its files

@@ -26,6 +26,7 @@ from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.contacts import contact_doubts
 from mailserver.cli.dkim import PUBLISHED_SECONDS
 from mailserver.cli.dmarc import report_doubts
+from mailserver.cli.dns_notes import dns_notes
 from mailserver.cli.learn import unlearnt_moves
 from mailserver.cli.lists import entries_by_claim
 from mailserver.cli.output import Unable, as_json, say
@@ -65,7 +66,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 
 def check_configuration(options: argparse.Namespace) -> int:
-    """Print all faults and warnings.  Return 1 where faults were found; 0 for warnings only."""
+    """Print all faults, warnings and notes.  Return 1 where faults were found; 0 for warnings only."""
     catalogue = discover()
     look = _Look(options.config)
     configuration = look.configuration(catalogue)
@@ -90,11 +91,13 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_signing_keys(configuration)
         look.warnings += report_doubts(configuration)
         look.warnings += token_doubts(configuration)
+        look.notes += dns_notes(configuration)
     look.at_plugins(catalogue)
     if options.json:
-        as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings})
+        as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings, "notes": look.notes})
     else:
         say(*map(str, look.faults), *(f"warning: {warning}" for warning in look.warnings))
+        say(*(f"note: {note}" for note in look.notes))
         say(f"{options.config}: {_count(look.faults, 'fault')}, {_count(look.warnings, 'warning')}.")
     return 1 if look.faults else 0
 
@@ -106,6 +109,7 @@ class _Look:
         self.file = file
         self.faults: list[Fault] = []
         self.warnings: list[str] = []
+        self.notes: list[str] = []  # what is as it may be, and could be better
         self.lines: dict[str, int] = {}
 
     def configuration(self, catalogue: Catalogue) -> Configuration | None:

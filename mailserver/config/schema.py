@@ -64,6 +64,7 @@ __all__ = [
     "SubmissionTable",
 ]
 
+ZoneName = Annotated[str, Field(pattern=r"^(\.|([A-Za-z0-9_-]{1,63}\.){0,20}[A-Za-z0-9-]{1,63}\.?)$", max_length=253)]
 ComponentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#-]{1,60}$")]
 KIB, MIB = 1024, 1024 * 1024
 SEPARATORS = "+-_.=#~%!$&*/?^|"  # of an atom (RFC 5322 section 3.2.3), without letters, digits and quotes
@@ -357,8 +358,18 @@ class DNSTable(Options):
     """Asked in this order: `127.0.0.1`, `127.0.0.1:5353`, `[::1]:53`. Absent: those of /etc/resolv.conf, also when that
     changes."""
     validating: bool = False
-    """The `servers` validate DNSSEC, and nobody on the way to them can forge: what they call authenticated is believed,
-    which DANE needs. Servers on this host, and those of a resolv.conf with `trust-ad`, are believed without it."""
+    """The `servers` validate DNSSEC, and nobody on the way to them can forge: what they call authenticated may be believed,
+    which DANE needs. Servers on this host, and those of a resolv.conf with `trust-ad`, may be believed without it."""
+    trust: Literal["auto", "always", "never"] = "auto"
+    """Whether what servers call authenticated is believed: `auto`, of those that may be believed and are found to validate;
+    `always`, of every server, unexamined; `never`, which is without DANE."""
+    signed_zones: tuple[ZoneName, ...] = Field(default=(".", "org"), min_length=1, max_length=4)
+    """Zones that are signed. A server validates if it calls one of them authenticated, none of `unsigned_zones`, and refuses
+    one of `bogus_zones`."""
+    unsigned_zones: tuple[ZoneName, ...] = Field(default=("home.arpa", "10.in-addr.arpa"), max_length=4)
+    """Zones that are not signed, and never will be."""
+    bogus_zones: tuple[ZoneName, ...] = Field(default=("dnssec-failed.org", "rhybar.cz"), min_length=1, max_length=4)
+    """Zones that are signed wrongly, and kept so by somebody."""
     timeout: Time | None = None
     """How long one server has for an answer. Absent: as /etc/resolv.conf says if its servers are used, else `5s`."""
     attempts: Annotated[int, Field(ge=1, le=3)] | None = None

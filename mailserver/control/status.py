@@ -58,6 +58,7 @@ class StatusCommands:
             "listeners": [asdict(one) for one in self._listeners()],
             "queue": asdict(server.queue.counts),
             "dns": asdict(server.resolver.counts),
+            "dnssec": server.resolver.beliefs,
             "steps": dict(server.steps.counts),
             "steps_dropped": server.steps.dropped,
             "processes": dict(server.processes.missing()),

@@ -6,6 +6,8 @@ In the order in which they are read:
 * `cache`: the cache of answers and failures
 * `lookup`: the state of one question: servers asked, CNAMEs followed, the next step
 * `servers`: which name servers there are, which is asked next, which rests
+* `validation`: whether a name server validates DNSSEC: what it is asked, and what its answers show
+* `beliefs`: whose AD bit is believed, and when servers are examined
 * `edns`: which name servers are asked without EDNS for a while
 * `datagrams`: questions by UDP over a few connected sockets for each server
 * `streams`: questions by TCP, for answers too large for a datagram (RFC 7766)
@@ -16,8 +18,10 @@ In the order in which they are read:
 * `recorded`: answers of the DNS, written down and given again
 """
 
+from mailserver.dns.beliefs import Trust
 from mailserver.dns.reading import reverse_name
 from mailserver.dns.resolver import Resolver, ResolverCounts
 from mailserver.dns.servers import NameServer
+from mailserver.dns.validation import ProbeNames
 
-__all__ = ["ResolverCounts", "Resolver", "NameServer", "reverse_name"]
+__all__ = ["ResolverCounts", "Resolver", "NameServer", "ProbeNames", "Trust", "reverse_name"]

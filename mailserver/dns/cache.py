@@ -21,6 +21,7 @@ FAILURE_MEMORY_SECONDS = 600.0  # after a failure has expired; a later one begin
 @dataclass(frozen=True, slots=True)
 class _Failure:
     why: str
+    rcode: int
     seconds: float  # how long it is kept
 
 
@@ -79,7 +80,8 @@ class Cache:
             if left <= 0:  # expired, but kept: `put_failure` doubles its time
                 return None
             self._entries.move_to_end(key)
-            return LookupFailed(found.why)  # a new one each time: an exception raised again and again collects tracebacks
+            # A new one each time: an exception raised again and again collects tracebacks
+            return LookupFailed(found.why, found.rcode)
         if left <= 0:
             self._drop(key)
             return None
@@ -97,13 +99,13 @@ class Cache:
         octets = ENTRY_OCTETS + 2 * len(key[0]) + sum([64 + len(record) for record in answer.records])
         self._keep(key, min(float(answer.ttl_seconds), self._longest_seconds), octets, answer, now)
 
-    def put_failure(self, key: Key, why: str, now: float) -> None:
+    def put_failure(self, key: Key, why: str, now: float, rcode: int = 0) -> None:
         """Keep a failure for a moment, so that a flood of messages does not become a flood of failing questions."""
         seconds = self._failure_seconds
         entry = self._entries.get(key)
         if entry is not None and isinstance(entry[2], _Failure) and now < entry[0] + FAILURE_MEMORY_SECONDS:
             seconds = min(2 * entry[2].seconds, self._failure_seconds_most)
-        self._keep(key, seconds, ENTRY_OCTETS + 2 * len(key[0]) + len(why), _Failure(why, seconds), now)
+        self._keep(key, seconds, ENTRY_OCTETS + 2 * len(key[0]) + len(why), _Failure(why, rcode, seconds), now)
 
     def clear(self) -> None:
         """Forget everything."""

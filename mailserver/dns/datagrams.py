@@ -25,17 +25,31 @@ SOCKET_STRAYS = 10  # unexpected answers after which a socket is replaced
 
 
 class QueryAttempt:
-    """One question sent to one server.  `lookup` is the caller's own; `question` is the question section as it was sent."""
+    """One question sent to one server.  `lookup` is the caller's own; `question` is the question section as it was sent.
 
-    __slots__ = ("by_tcp", "deadline", "edns", "exactly", "id", "lookup", "question", "server", "waits_in")
+    Without `checking` the server shall not validate.
+    """
 
-    def __init__(self, lookup: Any, server: NameServer, question: bytes, *, edns: bool, exactly: bool, by_tcp: bool) -> None:
+    __slots__ = ("by_tcp", "checking", "deadline", "edns", "exactly", "id", "lookup", "question", "server", "waits_in")
+
+    def __init__(
+        self,
+        lookup: Any,
+        server: NameServer,
+        question: bytes,
+        *,
+        edns: bool,
+        exactly: bool,
+        by_tcp: bool,
+        checking: bool = True,
+    ) -> None:
         self.lookup = lookup
         self.server = server
         self.question = question
         self.edns = edns
         self.exactly = exactly
         self.by_tcp = by_tcp
+        self.checking = checking
         self.id = b""
         self.deadline = 0.0
         self.waits_in: Any = None  # a socket or a stream, which has `forget(attempt)`
@@ -77,7 +91,7 @@ class Datagrams:
         socket.waiting[id] = attempt
         socket.uses += 1
         try:
-            socket.transport.write(encode_query(id, attempt.question, edns=attempt.edns))
+            socket.transport.write(encode_query(id, attempt.question, edns=attempt.edns, checking=attempt.checking))
         except Exception:
             socket.forget(attempt)
             raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred
@@ -32,7 +33,10 @@ class LookupStep(enum.Enum):
 
 
 class Lookup:
-    """One question from its start to its answer.  `waiting` holds who wants the answer; `why` is the last failure."""
+    """One question from its start to its answer.  `waiting` holds who wants the answer; `why` is the last failure.
+
+    `believes(server)` says whether that server's AD bit counts, and its SERVFAIL is final.
+    """
 
     __slots__ = (
         "_authenticated",
@@ -41,24 +45,30 @@ class Lookup:
         "_tries",
         "_trusted_only",
         "_ttl_seconds",
+        "_believes",
         "attempt",
         "gives_up_at",
         "key",
         "name",
         "question",
+        "rcode",
         "record_type",
         "waiting",
         "why",
         "without_edns",
     )
 
-    def __init__(self, key: tuple[str, str], name: bytes, record_type: int) -> None:
+    def __init__(
+        self, key: tuple[str, str], name: bytes, record_type: int, believes: Callable[[NameServer], bool]
+    ) -> None:
         self.key = key
         self.name = key[0]
         self.record_type = record_type
         self.question = encode_question(name, record_type)
         self.waiting: deque[Deferred[Answer]] = deque()
         self.why = "no name server was asked"
+        self.rcode = 0
+        self._believes = believes
         self.gives_up_at = 0.0
         self.attempt: QueryAttempt | None = None  # the one that waits for an answer
         self.without_edns: set[NameServer] = set()  # servers where this question has failed with EDNS
@@ -80,14 +90,15 @@ class Lookup:
         while self._order:
             server = self._order.pop(0)
             tries = self._tries.get(server, 0)
-            if tries < TRIES_MOST and (server.trusted or not self._trusted_only):
+            if tries < TRIES_MOST and (not self._trusted_only or self._believes(server)):
                 self._tries[server] = tries + 1
                 return server
         return None
 
-    def failed(self, server: NameServer, why: str) -> None:
-        """The server did not answer."""
+    def failed(self, server: NameServer, why: str, rcode: int = 0) -> None:
+        """The server did not answer, or not with what was asked for."""
         self.why = f"{server}: {why}"
+        self.rcode = rcode
 
     def read(self, server: NameServer, data: bytes, *, by_tcp: bool, edns: bool) -> Answer | Alias | LookupStep:
         """What a message that answers this question means.  The caller asks on for the name of an `Alias`.
@@ -100,7 +111,7 @@ class Lookup:
                 if not by_tcp:
                     return LookupStep.BY_TCP
                 raise ServerFailure("an answer that is truncated although it came by TCP")
-            found = read_message(message, self.name, self.record_type, trusted=server.trusted)
+            found = read_message(message, self.name, self.record_type, trusted=self._believes(server))
             return self._followed(found) if isinstance(found, Alias) else self.whole(found)
         except MalformedMessage as error:
             return self._cannot_tell(server, ServerFailure(f"an answer that makes no sense: {error}"), edns)
@@ -108,13 +119,13 @@ class Lookup:
             return self._cannot_tell(server, error, edns)
 
     def _cannot_tell(self, server: NameServer, error: ServerFailure, edns: bool) -> LookupStep:
-        self.failed(server, str(error))
+        self.failed(server, str(error), error.rcode)
         if error.rcode in (FORMERR, NOTIMP, BADVERS) and edns:  # RFC 6891 section 7: a server from before EDNS
             self.without_edns.add(server)
             self._order.insert(0, server)
             return LookupStep.WITHOUT_EDNS
         self._order = [other for other in self._order if other != server]
-        if error.rcode == SERVFAIL and server.trusted:
+        if error.rcode == SERVFAIL and self._believes(server):
             # A validating server answers so for forged data.  The next server may not validate, and would believe them.
             self._trusted_only = True
         return LookupStep.NEXT_SERVER

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
@@ -15,14 +15,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.dns.beliefs import Beliefs, Trust
 from mailserver.dns.cache import Cache
 from mailserver.dns.datagrams import Datagrams, QueryAttempt
 from mailserver.dns.edns import EdnsMemory
 from mailserver.dns.lookup import Lookup, LookupStep
-from mailserver.dns.reading import Alias
+from mailserver.dns.reading import SERVFAIL, Alias
 from mailserver.dns.servers import NameServer, ServerList, SystemSettings, read_resolv_conf
 from mailserver.dns.special import NOT_THERE, answer_here, stays_on_this_host
 from mailserver.dns.streams import Streams
+from mailserver.dns.validation import ProbeAnswer, ProbeNames, ProbeQuestion
 from mailserver.dns.wire import TYPES, NotAName, encode_name, in_random_case, read_name
 from mailserver.interfaces import IComponent, IResolver
 from mailserver.mail.address import AddressError, normal_domain
@@ -35,6 +37,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 RESOLV_CONF_SECONDS = 30.0  # how often it is looked at for a change
 RESOLV_CONF_OCTETS = 65536
 STREAMS = 50
+PROBE_SECONDS = 12.0
 
 
 @dataclass(slots=True)
@@ -57,6 +60,9 @@ class Resolver:
     (how often each is asked) then come from there as well, where they are None.  `question_seconds` bounds the whole of a
     question.  At most `in_flight` questions are with the servers; up to `waiting` more wait for their turn.  `seconds` is a
     monotonic clock; without it the reactor's is used.
+
+    With `probe_names` servers that may be believed are examined (`Beliefs`), as `trust` says; without them they are believed.
+    Without `checking` servers are told not to validate.
     """
 
     log = Logger()
@@ -77,6 +83,9 @@ class Resolver:
         failure_seconds: float = 5.0,
         failure_seconds_most: float = 60.0,
         random_case: bool = False,
+        checking: bool = True,
+        trust: Trust = Trust.AUTO,
+        probe_names: ProbeNames | None = None,
         resolv_conf: str = RESOLV_CONF,
         random_octets: Callable[[int], bytes] = os.urandom,
         seconds: Callable[[], float] | None = None,
@@ -91,6 +100,17 @@ class Resolver:
         self._in_flight_most = in_flight
         self._waiting_most = waiting
         self._random_case = random_case
+        self._checking = checking
+        self._beliefs: Beliefs | None = None
+        if probe_names is not None:
+            self._beliefs = Beliefs(
+                clock=reactor,
+                ask=self._probe,
+                names=probe_names,
+                trust=trust,
+                changed=lambda: self._cache.clear(),
+                settled=self._settled,
+            )
         self._random_octets = random_octets
         self._resolv_conf = resolv_conf
         self._resolv_conf_seen: object = None
@@ -128,10 +148,13 @@ class Resolver:
         self._running = True
         if self._follows_system:
             self._look_at_system(self._seconds())
+        if self._beliefs is not None:
+            self._beliefs.start(self.servers)
 
     async def stop(self) -> None:
         """Fail the questions that wait and close every socket.  A later `start` begins with an empty cache."""
         self._running = False
+        examinations = self._beliefs.stop() if self._beliefs is not None else []
         for timer in (self._timer, self._give_up_timer):
             if timer is not None:
                 timer.cancel()
@@ -142,7 +165,7 @@ class Resolver:
         self._lookups.clear()
         self._asking = 0
         self._cache.clear()
-        closing = [*self._closing, *self._streams.close()]
+        closing = [*self._closing, *self._streams.close(), *examinations]
         for pool in self._pools.values():
             closing += pool.close()
         self._pools.clear()
@@ -150,6 +173,17 @@ class Resolver:
         for lookup in lookups:
             _fire_failure(lookup, "the resolver has stopped")
         await gatherResults(closing, consumeErrors=True)
+
+    @property
+    def beliefs(self) -> dict[str, str]:
+        """For people: each server, and whether its AD bit is believed."""
+        return self._beliefs.described() if self._beliefs is not None else {}
+
+    async def examined(self) -> dict[str, str]:
+        """`beliefs`, when the servers have been examined."""
+        if self._beliefs is not None:
+            await self._beliefs.known()
+        return self.beliefs
 
     @property
     def servers(self) -> tuple[NameServer, ...]:
@@ -192,14 +226,16 @@ class Resolver:
         if lookup is None:
             if len(self._queue) >= self._waiting_most:
                 return fail(LookupFailed("too many questions wait for the name servers"))
-            lookup = self._lookups[key] = Lookup(key, wire_name, number)
+            lookup = self._lookups[key] = Lookup(key, wire_name, number, self._believes)
             lookup.gives_up_at = now + self._question_seconds  # the time in which it waits for its turn counts
             if self._give_up_timer is None:
                 self._give_up_timer = self._reactor.callLater(self._question_seconds, self._give_up)
         deferred: Deferred[Answer] = Deferred(lookup.waiting.remove)
         lookup.waiting.append(deferred)
         if is_new:
-            if self._asking < self._in_flight_most:
+            if self._beliefs is not None:
+                self._beliefs.look()
+            if self._asking < self._in_flight_most and not self._waits:
                 self._begin(lookup, now)
             else:
                 self._queue.append(lookup)
@@ -252,7 +288,9 @@ class Resolver:
         if self._random_case:
             question = in_random_case(question, self._random_octets(len(question)))
         edns = server not in lookup.without_edns and self._edns.wants(server, now)
-        attempt = QueryAttempt(lookup, server, question, edns=edns, exactly=self._random_case, by_tcp=by_tcp)
+        attempt = QueryAttempt(
+            lookup, server, question, edns=edns, exactly=self._random_case, by_tcp=by_tcp, checking=self._checking
+        )
         lookup.attempt = attempt
         attempt.deadline = now + self._timeout_seconds
         self._attempts[attempt] = None
@@ -272,6 +310,8 @@ class Resolver:
         self._over(attempt)
         lookup, server = attempt.lookup, attempt.server
         if self._servers.heard(server):
+            if self._beliefs is not None:
+                self._beliefs.heard_again(server)
             self.log.info("name server {server} answers again", server=str(server))
         after_failure = server in lookup.without_edns
         found = lookup.read(server, data, by_tcp=attempt.by_tcp, edns=attempt.edns)
@@ -369,7 +409,7 @@ class Resolver:
         else:
             self.counts.failures += 1
             why = f"{lookup.key[0]} {lookup.key[1]}: {lookup.why}"
-            self._cache.put_failure(lookup.key, why, now)
+            self._cache.put_failure(lookup.key, why, now, lookup.rcode)
             _fire_failure(lookup, why)
         if self._queue and not self._taking_turns:
             self._take_turns()
@@ -378,12 +418,44 @@ class Resolver:
         """Begin the questions that wait.  It is a loop and never nested: questions that fail at once would fill the stack."""
         self._taking_turns = True
         try:
-            while self._queue and self._asking < self._in_flight_most:
+            while self._queue and self._asking < self._in_flight_most and not self._waits:
                 self._begin(self._queue.popleft(), self._seconds())
         finally:
             self._taking_turns = False
 
     # --- servers ---
+
+    @property
+    def _waits(self) -> bool:
+        """Whether questions wait until it is known whom to believe."""
+        return self._beliefs is not None and self._beliefs.is_finding_out
+
+    def _settled(self) -> None:
+        if not self._taking_turns:
+            self._take_turns()
+
+    def _believes(self, server: NameServer) -> bool:
+        return server.trusted if self._beliefs is None else self._beliefs.believes(server)
+
+    async def _probe(self, server: NameServer, question: ProbeQuestion) -> ProbeAnswer:
+        """Ask one server, past the cache and all the others."""
+        alone = Resolver(
+            reactor=self._reactor,
+            servers=[replace(server, trusted=True)],
+            timeout_seconds=self._timeout_seconds,
+            question_seconds=PROBE_SECONDS,
+            checking=not question.checking_disabled,
+            random_octets=self._random_octets,
+            seconds=self._seconds,
+        )
+        await alone.start()
+        try:
+            answer = await alone.query(question.name, "NS")
+        except LookupFailed as error:
+            return ProbeAnswer(failure=str(error), is_servfail=error.rcode == SERVFAIL)
+        finally:
+            await alone.stop()
+        return ProbeAnswer(answer.authenticated)
 
     def _pool(self, server: NameServer) -> Datagrams:
         pool = self._pools.get(server)
@@ -419,6 +491,8 @@ class Resolver:
                 return
             settings = SystemSettings()  # as the C library does: a server on this host
         self._use(settings)
+        if self._beliefs is not None:
+            self._beliefs.use(self.servers)
         for server in [server for server in self._pools if server not in settings.servers]:
             pool = self._pools.pop(server)
             self._closing = [one for one in self._closing if not one.called] + pool.close()
@@ -436,4 +510,4 @@ def _normal(name: str, record_type: str) -> tuple[tuple[str, str], bytes]:
 
 def _fire_failure(lookup: Lookup, why: str) -> None:
     while lookup.waiting:  # each gets its own exception: a shared one would mix their tracebacks
-        lookup.waiting.popleft().errback(Failure(LookupFailed(why)))
+        lookup.waiting.popleft().errback(Failure(LookupFailed(why, lookup.rcode)))

@@ -73,7 +73,7 @@ class _Stream(ClientFactory):
         attempt = self._attempt
         if attempt is None:
             return None
-        query = encode_query(attempt.id, attempt.question, edns=attempt.edns)
+        query = encode_query(attempt.id, attempt.question, edns=attempt.edns, checking=attempt.checking)
         self._protocol = _Exchange(self, query)
         return self._protocol
 

@@ -194,11 +194,15 @@ def in_random_case(question: bytes, draw: bytes) -> bytes:
     return bytes(mixed) + question[end:]
 
 
-def encode_query(id: bytes, question: bytes, *, edns: bool = True) -> bytes:
-    """A query with one question; `id` is two octets.  With `edns` it has an OPT record."""
+def encode_query(id: bytes, question: bytes, *, edns: bool = True, checking: bool = True) -> bytes:
+    """A query with one question; `id` is two octets.  With `edns` it has an OPT record.
+
+    Without `checking` it has the CD bit: the server shall answer although the data are forged (RFC 4035 section 3.2.2).
+    """
+    flags = b"\x01\x20" if checking else b"\x01\x30"
     if edns:
-        return id + b"\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01" + question + OPT_RECORD
-    return id + b"\x01\x20\x00\x01\x00\x00\x00\x00\x00\x00" + question
+        return id + flags + b"\x00\x01\x00\x00\x00\x00\x00\x01" + question + OPT_RECORD
+    return id + flags + b"\x00\x01\x00\x00\x00\x00\x00\x00" + question
 
 
 def answers_question(data: bytes, question: bytes, *, exactly: bool = False) -> bool:

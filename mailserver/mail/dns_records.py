@@ -13,8 +13,12 @@ DNS_PORT = 53
 class LookupFailed(Exception):
     """The resolver cannot tell: a time-out, SERVFAIL, REFUSED, an answer that makes no sense.
 
-    It never means that there is no such record.
+    It never means that there is no such record.  `rcode` is the code of the last answer, 0 where none came or it made no sense.
     """
+
+    def __init__(self, why: str = "", rcode: int = 0) -> None:
+        super().__init__(why)
+        self.rcode = rcode
 
 
 @dataclass(frozen=True, slots=True, order=True)

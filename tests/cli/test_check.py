@@ -24,6 +24,8 @@ from tests.ports import free_port
 from tests.requires import require_root
 from tests.tls.authority import Authority, Leaf
 
+NO_DANE = '[dns]\ntrust = "never"\n'
+
 
 class CheckCase(CommandCase):
     def setUp(self) -> None:
@@ -112,7 +114,7 @@ class Check(CheckCase):
         self.assertIn("leads back to itself", said.out)
 
     def test_an_alias_that_keeps_and_forwards_is_neither_fault_nor_warning(self) -> None:
-        said = self.check('[domain."example.org".aliases]\nalice = ["alice", "x@elsewhere.example"]\n[relay]\nuse = "mx"\n')
+        said = self.check('[domain."example.org".aliases]\nalice = ["alice", "x@elsewhere.example"]\n[relay]\nuse = "mx"\n' + NO_DANE)
         self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
 
     def test_filters_before_a_delivery_that_is_told_no_folder_are_a_warning(self) -> None:
@@ -161,7 +163,7 @@ class Check(CheckCase):
         self.assertNotIn("warning:", self.check(more + '[relay]\nuse = "mx"\n').out)
 
     def test_mail_exchangers_need_no_server_to_be_checked(self) -> None:
-        said = self.check('[relay]\nuse = "mx"\n[[filter]]\nuse = "null_mx"\n')
+        said = self.check('[relay]\nuse = "mx"\n[[filter]]\nuse = "null_mx"\n' + NO_DANE)
         self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
 
     def test_ports_of_both_families_that_clash_are_a_fault_where_the_host_says_so(self) -> None:

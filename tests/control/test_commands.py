@@ -28,7 +28,7 @@ class Commands(SynchronousTestCase):
             admission=SimpleNamespace(connections=3),
             components=SimpleNamespace(code=CodeOnDisk()),
             queue=SimpleNamespace(counts=QueueCounts(), depth=0),
-            resolver=SimpleNamespace(counts=QueueCounts()),
+            resolver=SimpleNamespace(counts=QueueCounts(), beliefs={"127.0.0.1": "believed: validates"}),
             steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
             processes=SimpleNamespace(missing=dict),
             reactor=Clock(),
