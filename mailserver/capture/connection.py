@@ -57,10 +57,10 @@ class CapturedConnection:
 
     def holds(self) -> int:
         """How much memory is taken by what waits, about."""
-        dialogue, held = self.dialogue, 0
-        for way in (self.from_client, self.from_server):
-            if way.held_octets:
-                held += way.held_memory
+        dialogue = self.dialogue
+        held = self.from_client.held_octets + self.from_server.held_octets
+        if held:
+            held = self.from_client.held_memory + self.from_server.held_memory
         if self.held:
             held += self.held_octets + PIECE_MEMORY * len(self.held)
         return held if dialogue is None else held + dialogue.held_memory
@@ -132,6 +132,8 @@ def _turned(ends: bytes) -> bytes:
 def kind_of(connection: CapturedConnection) -> ConnectionKind:
     """What a connection is, by its port and by what both ends have said first."""
     client, server = connection.first_client, connection.first_server
+    if connection.is_client_known and connection.server_port in PORTS and server.startswith(b"220 "):
+        return ConnectionKind.SMTP  # nearly all begin like this
     likeness = [looks_like_smtp(octets) if octets else Confidence.NONE for octets in (client, server)]
     if not connection.is_client_known and _is_turned(client, server):
         connection.swap()

@@ -18,7 +18,7 @@ from mailserver.capture.events import ContentEnd, ContentStretch, Encrypted, Eve
 from mailserver.capture.pairing import RESETS, CapturedReply, Pairing, Waiting
 from mailserver.capture.reassembly import PIECE_MEMORY, Gap, Piece
 from mailserver.capture.view import COMMAND, SmtpView
-from mailserver.smtp.server.data import END, FIND_LINE_DOT, HELD
+from mailserver.smtp.content import END, FIND_LINE_DOT, HELD
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
 __all__ = ["DialogueReader"]
@@ -54,11 +54,15 @@ COMMANDS, WAITING, CONTENT, ENCRYPTED = _State.COMMANDS, _State.WAITING, _State.
 
 
 class DialogueReader:
-    """Pieces of both sides in, events out.  No octets make it raise."""
+    """Pieces of both sides in, events out.  No octets make it raise.
+
+    `is_lmtp`: the client has said LHLO.
+    """
 
     def __init__(self, *, from_start: bool) -> None:
         self._state = _State.COMMANDS
         self._pairing = Pairing(from_start=from_start)
+        self.is_lmtp = False
         self._client: deque[Piece | Gap] = deque()  # still to be read
         self._client_octets = 0
         self._read_to = -1  # of the client's octets; -1 before the first
@@ -74,14 +78,11 @@ class DialogueReader:
         self._reply_octets = 0
 
     @property
-    def is_lmtp(self) -> bool:
-        """The client has said LHLO."""
-        return self._pairing.is_lmtp
-
-    @property
     def held_memory(self) -> int:
         """How much memory is taken by what waits for something, about."""
-        held = len(self._line) + len(self._server) + self._reply_octets + self._pairing.held_memory
+        held = len(self._line) + len(self._server) + self._reply_octets
+        if not self._pairing.is_quiet:
+            held += self._pairing.held_memory
         return held + self._client_octets + PIECE_MEMORY * len(self._client) if self._client else held
 
     # --- in ---
@@ -90,6 +91,13 @@ class DialogueReader:
         """The client said this, or something that was not captured."""
         if self._state is ENCRYPTED:
             return []
+        events: list[Event] = []
+        if self._is_next(pieces):
+            (piece,) = pieces
+            self._read_piece(piece, events)  # type: ignore[arg-type]
+            if self._client or self._pairing.replies or self._pairing.is_full:
+                self._go_on(events)
+            return events
         heard = -1
         for piece in pieces:
             if isinstance(piece, Gap):
@@ -101,13 +109,25 @@ class DialogueReader:
                 self._client.append(piece)
             else:
                 self._client.extend(_cut(piece))
-        events: list[Event] = []
-        if self._pairing.has_lost and self._pairing.must_give_up(heard):
+        if self._pairing.lost_to >= 0 and self._pairing.must_give_up(heard):
             events += self._decide() if self._state is WAITING else self._pairing.give_up()
         self._go_on(events)
         while self._state is WAITING and self._client_octets + PIECE_MEMORY * len(self._client) > WAITING_OCTETS:
             events += self._decide()
         return events
+
+    def _is_next(self, pieces: Sequence[Piece | Gap]) -> bool:
+        """Nothing waits, and nothing is missing: this is read next, as nearly always."""
+        pairing = self._pairing
+        return (
+            len(pieces) == 1
+            and not self._client
+            and not pairing.replies
+            and pairing.lost_to < 0
+            and self._state is not WAITING
+            and isinstance(pieces[0], Piece)
+            and len(pieces[0].octets) <= PIECE_OCTETS
+        )
 
     def server(self, pieces: Sequence[Piece | Gap]) -> list[Event]:
         """The server said this, or something that was not captured."""
@@ -174,19 +194,24 @@ class DialogueReader:
             if not client or self._state is WAITING:
                 break
             piece = client.popleft()
-            self._read_to = piece.place
             if isinstance(piece, Gap):
+                self._read_to = piece.place
                 events.append(NotCaptured(piece.time, True, piece.missing))
                 events += self._miss(piece)
-                continue
-            self._client_octets -= len(piece.octets)
-            rest = self._read(piece, events)
-            if rest:
-                client.appendleft(Piece(piece.time, rest, piece.place, piece.heard))
-                self._client_octets += len(rest)
-                self._read_to -= len(rest)
+            else:
+                self._client_octets -= len(piece.octets)
+                self._read_piece(piece, events)
         if pairing.is_full:
             events += pairing.overflow()
+
+    def _read_piece(self, piece: Piece, events: list[Event]) -> None:
+        """Read what the client has said; what is not read stays the next."""
+        self._read_to = piece.place
+        rest = self._read(piece, events)
+        if rest:
+            self._client.appendleft(Piece(piece.time, rest, piece.place, piece.heard))
+            self._client_octets += len(rest)
+            self._read_to -= len(rest)
 
     def _read(self, piece: Piece, events: list[Event]) -> bytes:
         """Read what the client has said; return what is something else, or has to wait until replies have been paired."""
@@ -207,7 +232,7 @@ class DialogueReader:
             pairing.waiting.append(Waiting(time, ReplyCause.CONTENT, ends_content=True))
             self._state, self._is_after_gap, self._line = _State.COMMANDS, True, b""
         heard = None
-        if pairing.has_lost and self._client and isinstance(following := self._client[0], Piece):
+        if pairing.lost_to >= 0 and self._client and isinstance(following := self._client[0], Piece):
             heard = following.heard
         found = pairing.pair(events, self._read_to, heard, is_deciding=self._state is WAITING)
         if found is None:
@@ -345,7 +370,7 @@ class DialogueReader:
                 events += self._end_chunk(piece.time)
         elif verb in RESETS:
             if verb == LHLO:
-                self._pairing.is_lmtp = True
+                self._pairing.is_lmtp = self.is_lmtp = True
             events += self._close_content(piece.time, is_whole=False)
 
     def _read_response(self, piece: Piece) -> bytes:

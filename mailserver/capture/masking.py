@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import re
 
-from mailserver.smtp.server.data import END
+from mailserver.smtp.content import END
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
 __all__ = ["SecretMask"]

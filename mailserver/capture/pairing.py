@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from mailserver.capture.events import CommandReply, Event, ReplyCause
 from mailserver.capture.reassembly import PIECE_MEMORY
+from mailserver.mail.quick import maker
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
 __all__ = ["Paired", "Pairing", "CapturedReply", "Waiting"]
@@ -77,37 +78,49 @@ class Paired(NamedTuple):
     to: Waiting | None = None
 
 
+_paired = maker(Paired)
+
+
 class Pairing:
-    """The two queues.  `recipients` were accepted in the transaction whose replies have come last."""
+    """The two queues.
+
+    `recipients` were accepted in the transaction whose replies have come last.  `lost_to` is a place of the server's octets:
+    some before it, not paired yet, were not captured; -1: none.
+    """
 
     def __init__(self, *, from_start: bool) -> None:
         self.waiting: deque[Waiting] = deque([Waiting(0, ReplyCause.GREETING)] if from_start else [])
         self.replies: deque[CapturedReply] = deque()
         self.is_lmtp = False
         self.recipients = 0
-        self._lost_to = -1  # of the server's octets: some before it, not paired yet, were not captured; -1: none
+        self.lost_to = -1
         self._has_paired = False
 
     @property
+    def is_quiet(self) -> bool:
+        """No more waits than in an ordinary dialogue, which costs no look."""
+        return len(self.waiting) + len(self.replies) <= 1
+
+    @property
     def held_memory(self) -> int:
-        """How much memory is taken by what waits, about; the one of an ordinary dialogue costs no look."""
-        count = len(self.waiting) + len(self.replies)
-        if count <= 1:
+        """How much memory is taken by what waits, about."""
+        if self.is_quiet:
             return 0
+        count = len(self.waiting) + len(self.replies)
         octets = sum([len(one.line) for one in self.waiting]) + sum([len(one.octets) for one in self.replies])
         return octets + 2 * PIECE_MEMORY * count
 
     def miss(self, place: int) -> None:
         """The server has said something before this place that was not captured."""
-        self._lost_to = place
+        self.lost_to = place
 
     def must_give_up(self, heard: int) -> bool:
         """The client goes on after replies that were not captured: what waits will get none."""
-        return 0 <= self._lost_to <= heard and not self.replies
+        return 0 <= self.lost_to <= heard and not self.replies
 
     def give_up(self) -> list[CommandReply]:
         """What still awaits a reply has none in the capture."""
-        self._lost_to = -1
+        self.lost_to = -1
         lost, self.waiting = self.waiting, deque()
         return [_without_reply(one) for one in lost if one.cause not in UNSAID and not one.has_one]
 
@@ -126,34 +139,29 @@ class Pairing:
         self.replies.clear()
         return found
 
-    @property
-    def has_lost(self) -> bool:
-        """Replies are missing before the ones that wait here."""
-        return self._lost_to >= 0
-
     def pair(self, events: list[Event], read_to: int, following: int | None, *, is_deciding: bool) -> Paired | None:
         """Give the oldest reply to what it answers; None where that has not been read yet.  What is said goes into `events`.
 
         `read_to` is the place up to which the client has been read, -1 before its first octet; `following` what the client had
-        heard when it said what is read next, None where that is not there (it matters where `has_lost`); `is_deciding`: its
+        heard when it said what is read next, None where that is not there (it matters where some are lost); `is_deciding`: its
         meaning waits for a reply.
         """
         reply = self.replies[0]
-        if self._lost_to >= 0 and self._give_up_lost(events, reply, following, is_deciding=is_deciding):
+        if self.lost_to >= 0 and self._give_up_lost(events, reply, following, is_deciding=is_deciding):
             return Paired()
-        waiting = self._first(reply)
+        waiting = self._first(reply) if len(self.waiting) != 1 else self.waiting[0]
         if waiting is None or 0 < reply.place <= waiting.heard:
             # It answers nothing that was captured, or the client had it before what it says next.
             is_early = waiting is None and read_to < reply.heard and len(self.replies) <= MOST
             if is_early and reply.code != ReplyCode.SERVICE_UNAVAILABLE:
                 return None  # it has heard more than has been read
             events.append(self._alone(self.replies.popleft()))
-            return Paired(reply)
+            return _paired((reply, None))
         if waiting.cause is UNKNOWN and waiting.has_one and read_to < reply.heard:
             return None
         self.replies.popleft()
         events.append(self._answer(waiting, reply))
-        return Paired(reply, waiting)
+        return _paired((reply, waiting))
 
     def _give_up_lost(
         self, events: list[Event], reply: CapturedReply, following: int | None, *, is_deciding: bool
@@ -163,20 +171,20 @@ class Pairing:
         if any(one.verb in owners for one in self.waiting):
             while self.waiting[0].verb not in owners:
                 events.append(_without_reply(self.waiting.popleft()))
-            self._lost_to = -1
+            self.lost_to = -1
             return False
         start = reply.place - len(reply.octets)
         must_decide = False
         while self.waiting:
             heard = self.waiting[1].heard if len(self.waiting) > 1 else following
-            if heard is None or not self._lost_to <= heard <= start:
+            if heard is None or not self.lost_to <= heard <= start:
                 break
             if len(self.waiting) == 1:
                 must_decide = is_deciding
                 break
             events.append(_without_reply(self.waiting.popleft()))
-        if self.waiting and self.waiting[0].heard >= self._lost_to:
-            self._lost_to = -1
+        if self.waiting and self.waiting[0].heard >= self.lost_to:
+            self.lost_to = -1
         return must_decide
 
     def _first(self, reply: CapturedReply) -> Waiting | None:

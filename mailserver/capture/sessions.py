@@ -161,6 +161,8 @@ class Sessions:
                 return []  # TLS
             events = dialogue.client(pieces) if is_client else dialogue.server(pieces)
             session.is_lmtp = dialogue.is_lmtp
+            if not events:
+                return []
             return [_said((session, event)) for event in events]
         if connection.kind is OTHER:
             return []

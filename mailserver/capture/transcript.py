@@ -173,7 +173,7 @@ class Transcript:
         elif verb is not None:
             self._replied = None
         if self._replied is not None and reply is not None and len(self._replied.replies) < RECIPIENTS:
-            self._replied.replies.append(printable(event.reply_view.text))
+            self._replied.replies.append(printable(_reply_text(event, reply)))
 
     def _name(self, path: str) -> None:
         if len(self.addresses) < ADDRESSES:
@@ -193,10 +193,17 @@ def _path(event: CommandReply, command: bytes | None) -> str | None:
     return view.reverse_path if event.verb == MAIL else view.forward_path
 
 
+def _reply_text(event: CommandReply, reply: bytes) -> str:
+    if reply.find(b"\n") == len(reply) - 1:  # of one line
+        return _text(reply).removesuffix("\n").removesuffix("\r")
+    return event.reply_view.text
+
+
 def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
 def _cut(text: str) -> str:
-    text = printable(text)
+    if not text.isprintable():
+        text = printable(text)
     return text if len(text) <= TEXT_LENGTH else text[:TEXT_LENGTH] + " ..."

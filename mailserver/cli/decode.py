@@ -58,8 +58,8 @@ def run_decode(options: argparse.Namespace) -> int:
         with _opened(options.file) as file:
             for octets in _read(file, is_live=options.file == "-"):
                 for frame in reader.feed(octets):
-                    for said in sessions.feed(frame):
-                        shown.add(said.session, said.event)
+                    for session, event in sessions.feed(frame):
+                        shown.add(session, event)
                 if options.file == "-":
                     sys.stdout.flush()
     except CaptureFault as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 
 from mailserver.capture.events import ContentEnd, ContentStretch, Event
 from mailserver.capture.figures import Figures
@@ -156,6 +157,8 @@ class _Open:
 
     def __init__(self, session: Session, has_secrets: bool, folder: str) -> None:
         self.transcript: Transcript = Transcript(session, has_secrets=has_secrets)
+        # Takes an event, returns its lines.
+        self.transcribe: Callable[[Event], list[TranscriptLine]] = self._save if folder else self.transcript.add
         self.lines: list[TranscriptLine] = []
         self.events: list[Event] = []
         self.is_begun = False
@@ -169,12 +172,12 @@ class _Open:
         self.transcribe(event)
         return [] if isinstance(event, ContentStretch) else [event]
 
-    def transcribe(self, event: Event) -> list[TranscriptLine]:
-        """Take an event; return its lines."""
-        if self._folder and isinstance(event, ContentStretch | ContentEnd):  # an empty message has no stretch and yet a file
+    def _save(self, event: Event) -> list[TranscriptLine]:
+        """Take an event, and write the messages into files."""
+        if isinstance(event, ContentStretch | ContentEnd):  # an empty message has no stretch and yet a file
             self._write(b"" if isinstance(event, ContentEnd) else event.octets)
         lines = self.transcript.add(event)
-        if self._folder and isinstance(event, ContentEnd):
+        if isinstance(event, ContentEnd):
             self.close(is_whole=event.is_whole)
             if not self.transcript.left_out:
                 self.transcript.messages[-1].saved = self._saved[-1]

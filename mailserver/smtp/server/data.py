@@ -19,14 +19,12 @@ import re
 from mailserver.mail.headers import NO_FIELD
 from mailserver.mail.reply import Reply
 from mailserver.smtp import replies
+from mailserver.smtp.content import END, FIND_LINE_DOT, HELD
 from mailserver.smtp.server.limits import SessionLimits
 
 __all__ = ["ChunkReader", "DotReader", "LineFeedReader"]
 
-END = b"\r\n.\r\n"
 LINE_DOT = b"\r\n."
-FIND_LINE_DOT = re.compile(rb"\r\n\.")  # jumps from CR to CR: two to four times as fast as `bytes.find`
-HELD = re.compile(rb"\r\n\.\r\Z|\r\n\.\Z|\r\n\Z|\r\Z")  # what may be the beginning of END
 HELD_LF = re.compile(rb"\n\.\r\Z|\n\.\Z|\n\Z|\r\Z")  # and where LF alone ends the lines
 STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 LF_END = b"\n.\n"
