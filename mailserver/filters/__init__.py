@@ -82,5 +82,6 @@ In the order in which they are read:
 * `milter_body`: the body that it puts in place of a message's
 * `milter_session`: what it is told of one SMTP connection
 * `milter`: asks milters
+* `list_unsubscribe`: mail of users to many, and whether its readers can unsubscribe with one click (RFC 8058)
 * `null_mx`: refuses senders whose domain takes no mail itself (null MX, RFC 7505 section 4.2)
 """

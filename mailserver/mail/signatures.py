@@ -13,7 +13,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.edits import with_fields
 from mailserver.mail.headers import HeaderField, Headers
 
-__all__ = ["signed_by_others", "signed_by_us", "without_our_signatures"]
+__all__ = ["signed_fields", "signed_by_others", "signed_by_us", "without_our_signatures"]
 
 SIGNED = re.compile(r"(?:^|;)[ \t]*h[ \t]*=([^;]*)", re.S)
 SIGNATURE = b"dkim-signature"
@@ -28,6 +28,12 @@ def signed_by_others(headers: Headers) -> frozenset[str]:
     """The names of fields, in lower case, that signatures of others list, and that of the signatures.  Never raises."""
     found = _names(headers, ours=False)
     return found | {"dkim-signature"} if found else found
+
+
+def signed_fields(headers: Headers) -> list[frozenset[str]]:
+    """For each signature, whoever has made it, the names of fields that it lists, in lower case.  Never raises."""
+    found = [SIGNED.search(value) for value in headers.get_all(SIGNATURE.decode("ascii"))]
+    return [frozenset([name.strip().lower() for name in one[1].split(":")]) if one else frozenset() for one in found]
 
 
 def without_our_signatures(content: Content) -> Content:

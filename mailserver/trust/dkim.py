@@ -36,7 +36,8 @@ SIGNATURES_MOST = 8  # of one message; further ones are not looked at
 CLOCK_SECONDS = 300  # by how much another host's clock may differ from ours
 LINE_CHARACTERS = 72
 FORM: Form = "relaxed"
-# What we sign (section 5.4.1), each once more than it is there: nobody can add another one.
+# What we sign (section 5.4.1; for List-Unsubscribe and its Post RFC 8058 section 4), each once more than it is there: nobody
+# can add another one.
 SIGNED_FIELDS = (
     "from", "sender", "reply-to", "to", "cc", "subject", "date", "message-id", "in-reply-to", "references", "mime-version",
     "content-type", "content-transfer-encoding", "list-id", "list-unsubscribe", "list-unsubscribe-post", "auto-submitted",

@@ -109,6 +109,13 @@ null_mx = Shipped(
     target="mailserver.filters.null_mx:factory",
 )
 
+list_unsubscribe = Shipped(
+    name="list_unsubscribe",
+    summary="Tells mail of users to many that cannot be unsubscribed with one click (RFC 8058).",
+    provides=(IContentFilter,),
+    target="mailserver.filters.list_unsubscribe:factory",
+)
+
 policy_delegation = Shipped(
     name="policy_delegation",
     summary="Asks a policy service that speaks Postfix's policy delegation.",
