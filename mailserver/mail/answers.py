@@ -310,13 +310,17 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """Not now.  `reply` is the peer's or our own 4yz."""
+    """Not now.  `reply` is the peer's or our own 4yz.
+
+    `put_off_seconds` says that nobody was asked: that counts as no attempt, and it is to come again in so many seconds.
+    """
 
     reply: Reply
     note: str = ""
     peer: str = ""
     phase: str = ""
     dialogue: tuple[str, ...] = field(default=(), repr=False)
+    put_off_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = ["UnsoundOutcome", "clean_text", "outcome_of", "sound_outcome"]
 TEXT_CHARACTERS = 2000
 REPLY_LINES = 100
 DIALOGUE_LINES = 200
+PUT_OFF_LEAST, PUT_OFF_MOST = 1.0, 86_400.0  # seconds
 STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")  # RFC 3463 section 2
 
 
@@ -63,7 +64,7 @@ def sound_outcome(outcome: object) -> Outcome:
     reply = _reply(outcome.reply)
     if isinstance(outcome, Failed):
         return Failed(reply, note, peer, phase, lines, outcome.reports is not False)
-    return Delayed(reply, note, peer, phase, lines)
+    return Delayed(reply, note, peer, phase, lines, _put_off(outcome.put_off_seconds))
 
 
 def _is_plain(text: str) -> bool:
@@ -88,6 +89,15 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise UnsoundOutcome(f"the {name} of the delivery's outcome is {_kind(value)}")
     return clean_text(value)
+
+
+def _put_off(seconds: object) -> float | None:
+    """Where nobody was asked, in how many seconds it comes again: no busy loop, and no message that never comes."""
+    if seconds is None:
+        return None
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not PUT_OFF_LEAST <= seconds <= PUT_OFF_MOST:
+        raise UnsoundOutcome(f"put_off_seconds of the delivery's outcome is no time from {PUT_OFF_LEAST:g} to {PUT_OFF_MOST:g} s")
+    return float(seconds)
 
 
 def _reply(reply: object) -> Reply:

@@ -58,6 +58,13 @@ class Schedule:
             return None
         return min(self.after_pause(attempts=attempts, now=now, chance=chance), end)
 
+    def put_off(self, seconds: float, *, received_at: float, now: float) -> float | None:
+        """When to come again after no attempt was made, None when the time is over; the last attempt is made at its end."""
+        if received_at > now:  # the clock was wrong when it came
+            return now + seconds
+        end = received_at + self._expire
+        return None if now >= end else min(now + seconds, end)
+
     def after_pause(self, *, attempts: int, now: float, chance: float) -> float:
         """When the next attempt is due, whatever the age of the message."""
         pause = self._retry[min(attempts, len(self._retry)) - 1]

@@ -45,6 +45,9 @@ class Settlement:
         """
         before = (entry.attempts or {}).get(destination.index)
         made = before.attempts + 1 if before is not None else 1
+        put_off = outcome.put_off_seconds if isinstance(outcome, Delayed) else None
+        if put_off is not None:
+            made -= 1
         reply, note, state, due = NO_ANSWER, why or "the delivery gave no outcome", EntryState.FAILED, None
         schedule = self._schedules.of(entry.envelope.sender, destination)
         peer = phase = ""
@@ -53,9 +56,13 @@ class Settlement:
             reply, note, peer, phase, dialogue = outcome.reply, outcome.note, outcome.peer, outcome.phase, outcome.dialogue
         trial = Trial(now, peer, phase, str(reply), note, dialogue)
         if not isinstance(outcome, Failed):
-            due = schedule.next_due(attempts=made, received_at=entry.envelope.received_at, now=now, chance=chance)
+            received_at = entry.envelope.received_at
+            if put_off is not None:
+                due = schedule.put_off(put_off, received_at=received_at, now=now)
+            else:
+                due = schedule.next_due(attempts=made, received_at=received_at, now=now, chance=chance)
             if due is None and (before is None or not before.was_made(since, now)):
-                due = schedule.after_pause(attempts=made, now=now, chance=chance)
+                due = now + put_off if put_off else schedule.after_pause(attempts=made, now=now, chance=chance)
             if due is None:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
             else:
@@ -66,6 +73,8 @@ class Settlement:
             state, report = self._told(entry, destination, state, now, schedule)
         remote = isinstance(destination.route, Remote)
         history = before.tried(trial) if before is not None else (trial,)
+        if put_off is not None:
+            history = before.history if before is not None else ()
         hold, findings = (None, ()) if before is None else (before.hold, before.findings)
         kept = entry.number, destination.index, remote, state, made, due, reply, note, report, history
         return Attempt(*kept, until=None, hold=hold, findings=findings)

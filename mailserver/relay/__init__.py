@@ -11,6 +11,11 @@ In the order in which they are read:
 * `hosts`: where a domain's mail goes: hosts and addresses in their order (RFC 5321 section 5.1)
 * `tlsa`: what the DNS says about a host's certificates, where it is secure (RFC 7672 section 2.2)
 * `pool`: which transaction goes over which connection: pure, without sockets and without a clock
+* `pool_records`: what it keeps of connections and destinations
+* `pace`: how fast mail goes to one destination: pure
+* `pace_options`: the keys that say so
+* `operators`: whose hosts share one pace, and the limits of each destination
+* `rate_replies`: which replies ask for a slower pace
 * `transmission`: one message to one destination: the hosts to try, and what each answer means
 * `connections`: opens, uses and closes connections as the pool decides, and goes on to the next host
 * `protocol`: one connection to another host: drives a `ClientSession`

@@ -15,6 +15,7 @@ from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Servic
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import Relay
+from mailserver.relay.pace_options import PaceKeys, pace_table
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.route_maker import RouteMaker
 from mailserver.smtp.client.session import ClientLimits
@@ -27,17 +28,13 @@ IDLE_GRACE_SECONDS = 10.0  # the pool says QUIT first
 Seconds = Annotated[Duration, Field(gt=0)]
 
 
-class RelayOptions(HopKeys):
+class RelayOptions(PaceKeys, HopKeys):
     """What both kinds of relay can be told."""
 
     recipients: Count = 100
     """Recipients in one transaction; a message with more goes in several."""
     connections: Count = 500
     """Connections at once, in all."""
-    connections_per_host: Count = 20
-    """Connections at once to one address of a host."""
-    messages_per_connection: Count = 100
-    """Messages on one connection; then a new one is opened."""
     connection_age: Seconds = 300.0
     """How long a connection is used."""
     connection_idle: Seconds = 15.0
@@ -50,6 +47,11 @@ class RelayOptions(HopKeys):
     probe: Seconds = 30.0
     """A host that cannot be reached is tried again after this time, then after twice as long, and so on up to 15 minutes, with
     one connection; meanwhile its mail waits in the queue."""
+
+    @model_validator(mode="after")
+    def _paces_have_hosts(self) -> Self:
+        pace_table(self)
+        return self
 
 
 class MXOptions(RelayOptions):
@@ -137,6 +139,7 @@ class ConfiguredRelay(Relay):
             room_for=services.room_for,
             seconds=services.steady_seconds,
             recordings=services.recordings,
+            paces=pace_table(options),
         )
         nothing = self._maker.routes(None).default
         super().__init__(book=nothing.book, connections=connections, connect_settings=nothing.connect_settings)
@@ -153,6 +156,7 @@ class ConfiguredRelay(Relay):
             pool_limits=pool_limits(kept, per_destination=kept.connections_per_host),
             client_limits=_client_limits(kept),
             eight_bit=EightBit(kept.eightbit),
+            paces=pace_table(kept),
         )
         self._follow(use, options, tables)
 

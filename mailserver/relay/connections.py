@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,10 @@ from mailserver.relay.conclusions import Conclusion, HandshakeFacts, TLSSession
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.conversions import Conversions
 from mailserver.relay.fallbacks import Fallbacks, TLSStep
+from mailserver.relay.operators import PaceTable
 from mailserver.relay.pool import ConnectionRecord, Pool, PoolLimits, RecordState
 from mailserver.relay.protocol import RelayProtocol
+from mailserver.relay.rate_replies import SlowDown, slow_down
 from mailserver.relay.transmission import LACKS_REQUIRETLS, Meaning, Target, Transmission, meaning_of, told
 from mailserver.smtp.client import events
 from mailserver.smtp.client.offer import NOTHING_OFFERED
@@ -33,6 +36,9 @@ __all__ = ["Connections"]
 
 STOPPING = Reply.of(451, "4.3.2", "The server stops")
 WAITED_TOO_LONG = Reply.of(451, "4.4.5", "No connection to the host became free")
+OVER_THE_PACE = Reply.of(451, "4.4.5", "More mail waits for this destination than goes there in a minute")
+NOT_TRIED = "not tried, which counts as no attempt"
+WAITED_AGAIN_SECONDS = 300.0
 CHECK_SECONDS = 1.0
 
 
@@ -62,6 +68,7 @@ class Connections:
     has room.  A transmission waits for a connection no longer than `waiting_seconds`.  `seconds`, where it is given, is a
     monotonic clock.  `recordings` is asked of each connection whether it is recorded.  `trust_root` are the authorities that
     are believed (Twisted's `IOpenSSLTrustRoot`), None for the system's.  With `resumes` TLS sessions are resumed.
+    `paces` has the limits of each destination.
     """
 
     log = Logger()
@@ -85,8 +92,9 @@ class Connections:
         recordings: TapsConnections | None = None,
         trust_root: Any = None,
         resumes: bool = True,
+        paces: PaceTable | None = None,
     ) -> None:
-        self.pool: Pool[Transmission] = Pool(pool_limits)
+        self.pool: Pool[Transmission] = Pool(pool_limits, paces)
         self.wall_clock = clock.seconds
         self.tls_seen: Callable[[TLSSession], None] | None = None  # is told how TLS began on each connection that wants it
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
@@ -119,6 +127,9 @@ class Connections:
         self._all_closed: list[Deferred[None]] = []  # fired when the last connection is closed
         self._check = LoopingCall(self._check_all)
         self._check.clock = clock  # type: ignore[assignment]
+        self._clock = clock
+        self._turn: Any = None  # the timer for what waits for its turn, and when it rings
+        self._turn_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Connections: {self.pool!r}>"
@@ -160,6 +171,9 @@ class Connections:
             connection.give_up(STOPPING)
 
     def _stopped(self, result: Any) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         if self._check.running:
             self._check.stop()
         if isinstance(result, Failure):
@@ -172,9 +186,11 @@ class Connections:
         self._place(transmission)
         self.decide()
 
-    def change(self, *, pool_limits: PoolLimits, client_limits: ClientLimits, eight_bit: EightBit) -> None:
+    def change(
+        self, *, pool_limits: PoolLimits, client_limits: ClientLimits, eight_bit: EightBit, paces: PaceTable
+    ) -> None:
         """Go on with other limits, for what begins from now on."""
-        self.pool.limits = pool_limits
+        self.pool.change(pool_limits, paces)
         self._client_limits = client_limits
         self.waits = {phase: client_limits.seconds(phase) for phase in Phase}
         self._conversions.eight_bit = eight_bit
@@ -202,11 +218,26 @@ class Connections:
             key = transmission.target.key
             refusal = STOPPING if self._stopping else self.pool.refusal(key, now)
             if refusal is None:
+                host = transmission.target.host
+                if transmission.why is None:
+                    seconds = self.pool.put_off(key, host, now)
+                    if seconds is not None:  # our own pace: no reason to ask a host that comes after this one
+                        self._put_off(transmission, seconds)
+                        return
+                elif self.pool.is_paused(key, host, now):
+                    transmission.place += 1
+                    continue
                 self.pool.submit(key, transmission)
                 return
             transmission.fault(refusal)
             transmission.place += 1
         transmission.give_up(transmission.last_word())
+
+    def _put_off(self, transmission: Transmission, seconds: float) -> None:
+        """It waits in the queue."""
+        pace = self.pool.pace_of(transmission.target.key)
+        why = f"{NOT_TRIED}: over the pace of {pace.name}, {pace.per_minute or 0:.3g} messages a minute now"
+        transmission.give_up(answers.Delayed(OVER_THE_PACE, why, put_off_seconds=seconds))
 
     def _elsewhere(
         self, transmission: Transmission, why: Reply, *, peer: str = "", phase: str = "", dialogue: tuple[str, ...] = ()
@@ -237,6 +268,23 @@ class Connections:
                     self._begin(record, transmission)
         finally:
             self._deciding = False
+        if self.pool.paced_until != math.inf:
+            self._await_turn()
+
+    def _await_turn(self) -> None:
+        """Decide again when what waits for its turn has it."""
+        until = self.pool.paced_until
+        if self._turn is not None:
+            if self._turn_at <= until:
+                return
+            self._turn.cancel()
+        self._turn_at = until
+        self._turn = self._clock.callLater(max(0.0, until - self.seconds()), self._have_turn)
+
+    def _have_turn(self) -> None:
+        self._turn = None
+        if not self._stopping:
+            self.decide()
 
     def _open(self, record: ConnectionRecord, target: Target) -> None:
         source = (target.key.source, 0) if target.key.source else None
@@ -271,17 +319,15 @@ class Connections:
         """The connection could not be opened."""
         self._connectors.pop(record, None)
         words = reason.getErrorMessage().rstrip(".") or type(reason.value).__name__
-        self._failed(record, Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],)))
-        self.decide()
-
-    def _failed(self, record: ConnectionRecord, why: Reply, dialogue: tuple[str, ...] = ()) -> None:
+        why = Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],))
         for transmission in self.pool.failed(record, self.seconds(), why):
-            self._elsewhere(transmission, why, dialogue=dialogue)
+            self._elsewhere(transmission, why)
+        self.decide()
 
     def _begin(self, record: ConnectionRecord, transmission: Transmission) -> None:
         connection = self._connections[record]
         if not connection.session.is_ready:
-            self.pool.gone(record)
+            self.pool.ending(record)
             self.pool.submit(record.key, transmission, first=True)
             return
         if transmission.request.require_tls and transmission.request.sender is not None and not connection.keeps_requiretls:
@@ -316,13 +362,16 @@ class Connections:
             self.contexts.keep_session(connection.record.key, handle, connection.facts, connection.target.demand)
         self.pool.opened(connection.record, self.seconds())
         if self._stopping:
-            self.pool.gone(connection.record)
+            self.pool.ending(connection.record)
             connection.quit()
         self.decide()
 
     def unusable(self, connection: RelayProtocol, why: Reply) -> None:
         """The connection never became ready."""
-        self._failed(connection.record, why, connection.session.dialogue.lines())
+        dialogue = connection.session.dialogue.lines()
+        slower = slow_down(why)
+        for transmission in self.pool.failed(connection.record, self.seconds(), why, slow_down=slower, is_open=True):
+            self._elsewhere(transmission, why, dialogue=dialogue)
         self.decide()
 
     def tls_concluded(self, connection: RelayProtocol, facts: HandshakeFacts, conclusion: Conclusion) -> None:
@@ -360,7 +409,7 @@ class Connections:
         if step is None:
             return False
         self.log.warn("{host}: {why}; for a while {step} is used there", host=str(target), why=why, step=step.value)
-        self.pool.gone(connection.record)
+        self.pool.ending(connection.record)
         self.decide()
         return True
 
@@ -376,12 +425,19 @@ class Connections:
         )
         evicted: list[Transmission] = []
         why = _why(done)
+        slower = _slow_down(done)
+        turned_away = lost and meaning is Meaning.ELSEWHERE and done.sender_reply is None
+        if slower is not None and not turned_away:
+            self.pool.slowed(record, slower[0], transmission.begun_at, now, slower[1])
+        elif not lost:
+            self.pool.taken(record, transmission.begun_at, now)
         if not lost and connection.session.is_ready and not self._stopping:
             self.pool.finished(record, now)
-        elif lost and meaning is Meaning.ELSEWHERE and done.sender_reply is None:
-            evicted = self.pool.failed(record, now, why)
+        elif turned_away:
+            what = None if slower is None else slower[0]
+            evicted = self.pool.failed(record, now, why, slow_down=what, begun_at=transmission.begun_at, is_open=True)
         else:
-            self.pool.gone(record)
+            self.pool.ending(record)
             if not lost:
                 connection.quit()
         self._conclude(connection, transmission, done, meaning, why)
@@ -415,7 +471,7 @@ class Connections:
 
     def ended(self, connection: RelayProtocol) -> None:
         """No more commands can be sent on the connection."""
-        self.pool.gone(connection.record)
+        self.pool.ending(connection.record)
         self.decide()
 
     def closed(self, connection: RelayProtocol) -> None:
@@ -442,7 +498,10 @@ class Connections:
         for record in self._attempt(self.pool.reap, now) or ():
             self._attempt(self._quit, record)
         for transmission in self._attempt(self.pool.overdue, lambda one: now - one.waits_since >= self._waiting_seconds) or ():
-            self._attempt(transmission.give_up, answers.Delayed(WAITED_TOO_LONG, "not tried"))
+            why = answers.Delayed(WAITED_TOO_LONG, NOT_TRIED, put_off_seconds=WAITED_AGAIN_SECONDS)
+            self._attempt(transmission.give_up, why)
+        for transmission, seconds in self._attempt(self.pool.surplus, now) or ():
+            self._attempt(self._put_off, transmission, seconds)
         self._attempt(self.decide)
 
     def _time_out(self, connection: RelayProtocol) -> None:
@@ -462,6 +521,16 @@ class Connections:
 def _is_uncertain(done: events.Done) -> bool:
     """Whether all of the content was sent, so that the peer may have the message."""
     return any(outcome.note == UNCERTAIN for outcome in done.outcomes)
+
+
+def _slow_down(done: events.Done) -> tuple[SlowDown, Reply] | None:
+    """What the peer has said of our pace, to MAIL, to a recipient, or to the content."""
+    for outcome in done.outcomes:
+        if isinstance(outcome, answers.Delayed) and not outcome.note:  # its own word
+            what = slow_down(outcome.reply)
+            if what is not None:
+                return what, outcome.reply
+    return None
 
 
 def _why(done: events.Done) -> Reply:

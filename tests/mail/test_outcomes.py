@@ -84,6 +84,11 @@ class Soundness(SynchronousTestCase):
             for wrong in (None, 7, "text", {1: 2}):
                 self.assertRaises(UnsoundOutcome, sound_outcome, kind(BUSY, dialogue=wrong))
 
+    def test_a_time_at_which_nobody_should_come_again_makes_it_unsound(self):
+        for seconds in (0, -1, 0.5, 90_000, True, "60", float("nan"), float("inf"), []):
+            self.assertRaises(UnsoundOutcome, sound_outcome, Delayed(BUSY, put_off_seconds=seconds))
+        self.assertEqual(sound_outcome(Delayed(BUSY, put_off_seconds=60)), Delayed(BUSY, put_off_seconds=60.0))
+
     def test_a_reply_that_is_none_or_says_yes_makes_it_unsound(self):
         wrong_members = ({"code": "451"}, {"code": True}, {"code": 999}, {"enhanced": None}, {"lines": "abc"}, {"lines": (7,)})
         replies = [forged(Reply.of(451, "4.2.1", "x"), **members) for members in wrong_members]

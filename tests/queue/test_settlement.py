@@ -53,6 +53,34 @@ class Settling(SynchronousTestCase):
         attempt = settlement.delivered(entry, destination, now=EPOCH + 70)
         self.assertEqual((attempt.state, attempt.attempts, attempt.history), (EntryState.DELIVERED, 2, earlier.history))
 
+    def test_where_nobody_was_asked_no_attempt_is_counted_and_the_schedule_stays_where_it_was(self):
+        destination, settlement = local(), self.settlement()
+        entry = self.entry(destination)
+        waits = Delayed(BUSY, "over the pace", put_off_seconds=40.0)
+        first = settlement.not_delivered(entry, destination, waits, "", now=EPOCH + 1, chance=0.5)
+        self.assertEqual((first.state, first.attempts, first.due, first.history), (EntryState.DEFERRED, 0, EPOCH + 41, ()))
+        entry.attempts = {destination.index: first}
+        tried = settlement.not_delivered(entry, destination, Delayed(BUSY), "", now=EPOCH + 41, chance=0.5)
+        self.assertEqual((tried.attempts, tried.due), (1, EPOCH + 41 + 60))
+        entry.attempts = {destination.index: tried}
+        again = settlement.not_delivered(entry, destination, waits, "", now=EPOCH + 101, chance=0.5)
+        self.assertEqual((again.attempts, again.due, again.history), (1, EPOCH + 141, tried.history))
+
+    def test_what_is_put_off_is_given_up_at_the_end_of_its_time_unless_it_was_never_tried(self):
+        destination, settlement = local(), self.settlement()
+        waits = Delayed(BUSY, "over the pace", put_off_seconds=40.0)
+        entry = self.entry(destination)
+        end = entry.envelope.received_at + 7 * DAY
+        soon = settlement.not_delivered(entry, destination, waits, "", now=end - 10, chance=0.5)
+        self.assertEqual((soon.state, soon.due), (EntryState.DEFERRED, end))
+        entry.attempts = {destination.index: soon}
+        never_tried = settlement.not_delivered(entry, destination, waits, "", now=end + 1, chance=0.5)
+        self.assertEqual((never_tried.state, never_tried.due), (EntryState.DEFERRED, end + 41))
+        entry.attempts = {destination.index: settlement.not_delivered(entry, destination, Delayed(BUSY), "", now=end - 5, chance=0.5)}
+        over = settlement.not_delivered(entry, destination, waits, "", now=end + 1, chance=0.5)
+        self.assertEqual(over.state, EntryState.FAILED)
+        self.assertIn(GIVEN_UP, over.note)
+
     def test_who_wants_no_failures_is_done_with_it(self):
         for notify in (("NEVER",), ("SUCCESS", "DELAY")):
             attempt = self.settled(Failed(NO_USER), self.asking(*notify))

@@ -245,6 +245,7 @@ class RelayCase(SynchronousTestCase):
         run_in_thread=maybeDeferred,
         room_for=None,
         settings=None,
+        paces=None,
         **more,
     ):
         resolver = FakeResolver({**self.ZONES, **(zones or {})})
@@ -259,6 +260,7 @@ class RelayCase(SynchronousTestCase):
             waiting_seconds=waiting,
             eight_bit=eight_bit,
             room_for=room_for,
+            paces=paces,
         )
         book = HostBook(
             look_up=lambda domain: domain_hosts(domain, resolver=resolver, own_names={own_name}),

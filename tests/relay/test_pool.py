@@ -8,7 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.reply import Reply
+from mailserver.relay.operators import PaceLimit, PaceTable
 from mailserver.relay.pool import ConnectionRecord, Key, Pool, PoolLimits, RecordState
+from mailserver.relay.rate_replies import SlowDown
 
 NO = Reply.of(451, "4.4.1", "Connection refused")
 
@@ -307,6 +309,7 @@ class History(RuleBasedStateMachine):
         self.jobs = 0
         self.waiting, self.running, self.done = {}, {}, set()
         self.live = []
+        self.begun_at = {}
 
     def run_plan(self):
         plan = self.pool.assign(self.now)
@@ -318,6 +321,8 @@ class History(RuleBasedStateMachine):
             assert record.state is RecordState.BUSY and record.messages <= self.limits.messages
             assert self.now - record.opened_at < self.limits.age_seconds
             self.running[record] = job
+            self.begun_at[record] = self.now
+            assert not self.now < self.pool.pace_of(record.key).paused_until
         for record in plan.close:
             assert record not in self.running and record.state is RecordState.CLOSING
 
@@ -331,25 +336,51 @@ class History(RuleBasedStateMachine):
         if self.pool.refusal(where, self.now) is None:
             self.jobs += 1
             self.waiting[self.jobs] = where
-            self.pool.submit(where, self.jobs, first=first)
+            self.pool.submit(where, self.jobs, host="one.example" if name in "ab" else "two.example", first=first)
             self.run_plan()
 
-    @rule(data=st.data(), succeeds=st.booleans())
-    def opening_ends(self, data, succeeds):
+    @rule(data=st.data(), succeeds=st.booleans(), slower=st.sampled_from((None, *SlowDown)), is_open=st.booleans())
+    def opening_ends(self, data, succeeds, slower, is_open):
         record = self.pick(data, RecordState.OPENING)
         if record is not None and succeeds:
             self.pool.opened(record, self.now)
         elif record is not None:
-            for job in self.pool.failed(record, self.now, NO):
+            for job in self.pool.failed(record, self.now, NO, slow_down=slower, is_open=is_open):
                 assert self.waiting.pop(job) == record.key
         self.run_plan()
 
-    @rule(data=st.data(), stays=st.booleans())
-    def transaction_ends(self, data, stays):
+    @rule(data=st.data(), stays=st.sampled_from(("finished", "ending", "gone")), slower=st.sampled_from((None, *SlowDown)))
+    def transaction_ends(self, data, stays, slower):
         record = self.pick(data, RecordState.BUSY)
         if record is not None:
             self.done.add(self.running.pop(record))
-            (self.pool.finished(record, self.now) if stays else self.pool.gone(record))
+            if slower is None:
+                self.pool.taken(record, self.begun_at[record], self.now)
+            else:
+                self.pool.slowed(record, slower, self.begun_at[record], self.now, NO)
+            if stays == "finished":
+                self.pool.finished(record, self.now)
+            else:
+                getattr(self.pool, stays)(record)
+        self.run_plan()
+
+    @rule()
+    def the_configuration_is_read_again(self):
+        self.pool.change(self.limits, PaceTable(PaceLimit(3, 4), known=()))
+        self.run_plan()
+
+    @rule()
+    def what_is_too_much_is_taken_out(self):
+        for job, seconds in self.pool.surplus(self.now):
+            assert seconds > 0
+            del self.waiting[job]
+        self.run_plan()
+
+    @precondition(lambda self: self.pool.paced_until < float("inf"))
+    @rule()
+    def a_turn_comes(self):
+        assert self.pool.paced_until > self.now
+        self.now = self.pool.paced_until
         self.run_plan()
 
     @rule(data=st.data())
@@ -389,15 +420,31 @@ class History(RuleBasedStateMachine):
             assert destination.opening == sum(record.state is RecordState.OPENING for record in ours)
             assert set(destination.idle) == {record for record in ours if record.state is RecordState.IDLE}
             if destination.failures:
-                assert destination.connections <= 1
+                assert destination.connections - destination.closing <= 1
+            assert destination.closing == sum(record.state is RecordState.CLOSING for record in ours)
+        for pace in self.pool.paces:
+            ours = [record for record in self.live if record.key in pace.queues]
+            assert pace.connections == len(ours) <= self.limits.per_destination
+            assert pace.opening == sum(record.state is RecordState.OPENING for record in ours)
+            assert pace.busy == sum(record.state is RecordState.BUSY for record in ours)
 
     @invariant()
     def nothing_waits_beside_an_idle_connection_or_beside_room(self):
         for destination in self.pool.destinations:
-            if destination.waiting:
-                assert not destination.idle
-            if destination.waiting and not destination.connections:
-                assert self.pool.connections == self.limits.in_all
+            pace = destination.pace
+            if not destination.waiting or not pace.room(self.now):
+                continue
+            assert not destination.idle
+            if not destination.connections and pace.opening < pace.room(self.now):
+                assert self.pool.connections == self.limits.in_all or pace.connections >= pace.connections_most
+
+    @invariant()
+    def what_waits_for_its_turn_is_not_forgotten(self):
+        for destination in self.pool.destinations:
+            pace = destination.pace
+            if destination.waiting and not pace.room(self.now):
+                idle = sum(len(one.idle) for one in pace.queues.values())
+                assert self.pool.paced_until < float("inf") or pace.connections > idle
 
     @invariant()
     def what_waits_is_what_was_submitted(self):
