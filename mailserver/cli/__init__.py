@@ -29,6 +29,7 @@ In the order in which they are read:
 * `configuration_change`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
 * `records`: ``mailserver records``: what components keep of people
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
+* `srs`: ``mailserver srs``: the keys of the return paths with which forwarded mail leaves
 * `dmarc`: ``mailserver dmarc``: reports about mail in our name, and those that we send
 * `dns_notes`: name servers that are not believed
 * `published`: asks the authoritative servers of a zone whether they show a record

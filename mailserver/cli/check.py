@@ -33,6 +33,7 @@ from mailserver.cli.output import Unable, as_json, say
 from mailserver.cli.plugins import plugin_faults
 from mailserver.cli.published import not_published
 from mailserver.cli.smarthost import token_doubts
+from mailserver.cli.srs import srs_doubts, srs_notes
 from mailserver.cli.user_locks import guard_doubts
 from mailserver.cli.without_server import NotNow, finished, offline_router, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
@@ -91,6 +92,8 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_signing_keys(configuration)
         look.warnings += report_doubts(configuration)
         look.warnings += token_doubts(configuration)
+        look.warnings += srs_doubts(configuration)
+        look.notes += srs_notes(configuration)
         look.notes += dns_notes(configuration)
     look.at_plugins(catalogue)
     if options.json:

@@ -27,6 +27,7 @@ COMMANDS = {
     "alias": "list, add and remove names that lead to other addresses",
     "lockouts": "list and clear the lockouts of those who failed to log in too often",
     "dkim": "make and list the keys with which the mail of our domains is signed",
+    "srs": "the keys of the return paths with which forwarded mail leaves",
     "dmarc": "what reports of others say about mail in our name, and the reports that we send",
     "list": "white, black and grey lists: add, remove, show and test entries",
     "learn": "teach the filter that learns which messages are spam, and which are none",

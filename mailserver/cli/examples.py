@@ -14,6 +14,8 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
     "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),
     "mailserver dkim rotate": ("mailserver dkim rotate example.org",),
+    "mailserver srs keys": ("mailserver srs keys", "mailserver srs keys --json"),
+    "mailserver srs rotate": ("mailserver srs rotate", "mailserver srs rotate --forget"),
     "mailserver dmarc show": ("mailserver dmarc show example.org --since 30d",),
     "mailserver dmarc list": ("mailserver dmarc list", "mailserver dmarc list example.org --json"),
     "mailserver dmarc unread": ("mailserver dmarc unread --since 7d",),

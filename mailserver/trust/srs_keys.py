@@ -18,7 +18,7 @@ from mailserver.mail.durable import locked_directory, make_directory
 from mailserver.trust.secret_key import secret_key
 from mailserver.trust.srs import MAX_AGE_DAYS
 
-__all__ = ["FOLDER", "ROTATE_DAYS", "current_keys", "former_secrets", "read_srs_keys", "rotate_srs_key"]
+__all__ = ["FOLDER", "ROTATE_DAYS", "current_keys", "forget_srs_keys", "former_secrets", "read_srs_keys", "rotate_srs_key"]
 
 FOLDER = "srs"
 ROTATE_DAYS = 90
@@ -70,6 +70,16 @@ def rotate_srs_key(keys_directory: str, now: float, *, replaces: str | None = No
             if follower < oldest:
                 os.unlink(os.path.join(folder, name))
         return new
+
+
+def forget_srs_keys(keys_directory: str, *, but: str) -> list[str]:
+    """Remove all keys but the one in this file; the names of theirs."""
+    folder = os.path.join(keys_directory, FOLDER)
+    with locked_directory(keys_directory, "the keys"):
+        gone = [name for name in sorted(os.listdir(folder)) if NAME.fullmatch(name) and name != but]
+        for name in gone:
+            os.unlink(os.path.join(folder, name))
+    return gone
 
 
 def former_secrets(path: str) -> list[bytes]:

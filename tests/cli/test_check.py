@@ -24,6 +24,7 @@ from tests.ports import free_port
 from tests.requires import require_root
 from tests.tls.authority import Authority, Leaf
 
+SPF = '[[filter]]\nuse = "spf"\n'  # of those whose mail an alias sends on
 NO_DANE = '[dns]\ntrust = "never"\n'
 
 
@@ -114,7 +115,7 @@ class Check(CheckCase):
         self.assertIn("leads back to itself", said.out)
 
     def test_an_alias_that_keeps_and_forwards_is_neither_fault_nor_warning(self) -> None:
-        said = self.check('[domain."example.org".aliases]\nalice = ["alice", "x@elsewhere.example"]\n[relay]\nuse = "mx"\n' + NO_DANE)
+        said = self.check('[domain."example.org".aliases]\nalice = ["alice", "x@elsewhere.example"]\n[relay]\nuse = "mx"\n' + NO_DANE + SPF)
         self.assertEqual((said.code, said.out), (0, f"{self.config}: no faults, no warnings.\n"))
 
     def test_filters_before_a_delivery_that_is_told_no_folder_are_a_warning(self) -> None:
