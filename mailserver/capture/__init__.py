@@ -7,6 +7,7 @@ In the order in which they are read:
 * `build`: the octets of each command and reply, and of content
 * `printable`: the words of others on a terminal
 * `files`: capture files, pcap and pcapng: octets in, frames out
+* `links`: the link types that are read, and the names of others
 * `segments`: the TCP segment in a frame
 * `reassembly`: one direction of a connection, put together from segments
 * `events`: what is said in a dialogue

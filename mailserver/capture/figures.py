@@ -43,7 +43,10 @@ class _Times:
 
 
 class Figures:
-    """Sums over sessions.  `replies` counts by code; a code of no reply is 0."""
+    """Sums over sessions.  `replies` counts by code; a code of no reply is 0.
+
+    `left_out` events are in no sum: whoever holds events back has had no room for them.
+    """
 
     def __init__(self) -> None:
         self.sessions = 0
@@ -55,6 +58,7 @@ class Figures:
         self.retransmitted = 0
         self.out_of_order = 0
         self.lost = 0
+        self.left_out = 0
         self.endings: Counter[str] = Counter()
         self.replies: Counter[int] = Counter()
         self._times: dict[str, _Times] = {}

@@ -10,15 +10,13 @@ import struct
 from typing import NamedTuple
 
 from mailserver.capture.files import CapturedFrame
+from mailserver.capture.links import COOKED, COOKED_2, ETHERNET, LOOP, NULL, RAW
 from mailserver.mail.quick import maker
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "Segment", "segment"]
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10  # RFC 9293 section 3.1
 
-# Link types: www.tcpdump.org/linktypes.html
-NULL, ETHERNET, COOKED, LOOP, COOKED_2 = 0, 1, 113, 108, 276
-RAW = (12, 14, 101, 228, 229)
 IPV4, IPV6 = 0x0800, 0x86DD
 VLANS = (0x8100, 0x88A8, 0x9100)
 PPPOE, PPP_IPV4, PPP_IPV6 = 0x8864, 0x0021, 0x0057

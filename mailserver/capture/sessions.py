@@ -15,6 +15,7 @@ from mailserver.capture.connection import PORTS, CapturedConnection, ConnectionK
 from mailserver.capture.dialogue import DialogueReader
 from mailserver.capture.events import Encrypted, Event
 from mailserver.capture.files import CapturedFrame
+from mailserver.capture.links import READ
 from mailserver.capture.reassembly import Direction, Gap, Piece
 from mailserver.capture.segments import ACK, FIN, RST, SYN, Segment, segment
 from mailserver.capture.session import Session, SessionEnding
@@ -46,7 +47,8 @@ class Sessions:
 
     `wants(source, port, destination, port)` chooses connections by their addresses (4 or 16 octets), both ways round.
     `takes_all`: each connection is SMTP, whatever is said in it.
-    Counts: `frames`, `segments`, `other` connections that are not SMTP.
+    Counts: `frames`, `segments`, `other` connections that are not SMTP; `given_up` connections, of SMTP or not, that have made
+    room for others; `unread` frames by their link type, where that is none that is read.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Sessions:
         self.frames = 0
         self.segments = 0
         self.other = 0
+        self.given_up = 0
+        self.unread: dict[int, int] = {}
         self._wants = wants
         self._most = connections
         self._most_held = held_octets
@@ -77,6 +81,8 @@ class Sessions:
         self.frames += 1
         found = segment(frame)
         if found is None:
+            if frame.link not in READ:
+                self.unread[frame.link] = self.unread.get(frame.link, 0) + 1
             return []
         self.segments += 1
         self._last = time = frame.time
@@ -116,6 +122,7 @@ class Sessions:
         if self._wants is not None and not self._wants(*ends):
             return None
         if len(self._connections) >= self._most:
+            self.given_up += 1
             said += self._end(next(iter(self._connections.values())), time, SessionEnding.GIVEN_UP)
         connection = opened(time, found)
         self._ended.pop(connection.key, None)

@@ -9,12 +9,18 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from mailserver.cli.output import EX_IOERR, Unable, size
 
+if TYPE_CHECKING:
+    from mailserver.capture.sessions import Sessions
+    from mailserver.cli.shown_sessions import ShownSessions
+
 __all__ = ["add_to"]
 
+LIVE = "-"  # standard input
+LINKS = 10  # that are named
 READ_OCTETS = 1 << 20
 PROGRESS_SECONDS = 1.0
 GZIP = b"\x1f\x8b"
@@ -23,7 +29,8 @@ GZIP = b"\x1f\x8b"
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
     decode = commands.add_parser("decode", parents=[common], help=summary, description=summary.capitalize() + ".")
-    decode.add_argument("file", metavar="FILE", help="pcap or pcapng, also gzipped; - for standard input, shown as it comes")
+    decode.add_argument("files", metavar="FILE", nargs="+",
+        help="pcap or pcapng, also gzipped; several that follow each other; - for standard input, shown as it comes")  # fmt: skip
     decode.add_argument("--peer", metavar="ADDRESS", type=_network, default=None, help="with this host or network alone")
     decode.add_argument("--port", metavar="PORT", type=_port, default=None, help="with this port alone")
     decode.add_argument("--address", metavar="ADDRESS", default="",
@@ -38,13 +45,15 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
 
 def run_decode(options: argparse.Namespace) -> int:
     """Print the sessions.  Damage in the middle is told after what came before it."""
-    from mailserver.capture.files import CaptureFault, CaptureReader
     from mailserver.capture.sessions import Sessions
     from mailserver.cli.shown_sessions import ShownSessions
 
-    reader, sessions = CaptureReader(), Sessions(wants=_wants(options))
+    files = list(dict.fromkeys(options.files))
+    if LIVE in files and len(files) > 1:
+        raise Unable(f"{LIVE} is read alone", 2)
+    sessions = Sessions(wants=_wants(options))
     shown = ShownSessions(
-        is_live=options.file == "-",
+        is_live=files == [LIVE],
         in_json=options.json,
         has_figures=options.stats,
         address=options.address,
@@ -53,40 +62,72 @@ def run_decode(options: argparse.Namespace) -> int:
         save=options.save,
         has_secrets=options.secrets,
     )
-    fault = ""
+    faults = []
+    for path in files if len(files) == 1 else sorted(files, key=_began):
+        if fault := _read_all(path, sessions, shown):
+            faults.append(f"{path}: {fault}")
+    for session, event in sessions.finish():
+        shown.add(session, event)
+    shown.finish(sessions.frames, sessions.segments, sessions.other)
+    _tell(sessions)
+    if faults:
+        sys.stdout.flush()
+        raise Unable("; ".join(faults), EX_IOERR)
+    return 0
+
+
+def _read_all(path: str, sessions: Sessions, shown: ShownSessions) -> str:
+    """Take a file up to its end; what is wrong with it, "" for nothing."""
+    from mailserver.capture.files import CaptureFault, CaptureReader
+
+    reader, is_live = CaptureReader(), path == LIVE
     try:
-        with _opened(options.file) as file:
-            for octets in _read(file, is_live=options.file == "-"):
+        with _opened(path) as file:
+            for octets in _read(file, is_live=is_live):
                 for frame in reader.feed(octets):
                     for session, event in sessions.feed(frame):
                         shown.add(session, event)
-                if options.file == "-":
+                if is_live:
                     sys.stdout.flush()
-    except CaptureFault as error:
-        fault = str(error)
-    except (OSError, EOFError, zlib.error) as error:
-        fault = str(error)
-        if isinstance(error, BrokenPipeError):
-            raise
+    except BrokenPipeError:
+        raise
+    except (CaptureFault, OSError, EOFError, zlib.error) as error:
+        return str(error)
     except KeyboardInterrupt:
-        if options.file != "-":
+        if not is_live:
             raise
-    for said in sessions.finish():
-        shown.add(said.session, said.event)
-    shown.finish(sessions.frames, sessions.segments, sessions.other)
-    if fault:
-        sys.stdout.flush()
-        raise Unable(f"{options.file}: {fault}", EX_IOERR)
-    if reader.is_cut and options.file != "-":
-        print(f"mailserver: {options.file} ends within a packet", file=sys.stderr)
-    return 0
+    if reader.is_cut and not is_live:
+        print(f"mailserver: {path} ends within a packet", file=sys.stderr)
+    return ""
+
+
+def _began(path: str) -> int:
+    """The time of the first frame of a file: files of a ring (`tcpdump -W`, `dumpcap -b`) are named in another order."""
+    from mailserver.capture.files import CaptureFault, CaptureReader
+
+    reader = CaptureReader()
+    try:
+        with _opened(path) as file:
+            return next((frame.time for octets in _read(file, is_live=True) for frame in reader.feed(octets)), 0)
+    except (CaptureFault, OSError, EOFError, zlib.error):
+        return 0  # it is told when it is read
+
+
+def _tell(sessions: Sessions) -> None:
+    """What was not read of a capture."""
+    from mailserver.capture.links import link_name
+
+    for link, count in sorted(sessions.unread.items(), key=lambda one: -one[1])[:LINKS]:
+        print(f"mailserver: {count:,} frames were not read: {link_name(link)} is a link that is not supported", file=sys.stderr)
+    if sessions.given_up:
+        print(f"mailserver: {sessions.given_up:,} connections were given up: too many were open at once", file=sys.stderr)
 
 
 # --- in ---
 
 
 def _opened(path: str) -> IO[bytes]:
-    if path == "-":
+    if path == LIVE:
         return os.fdopen(os.dup(0), "rb", buffering=0)
     try:
         return open(path, "rb", buffering=0)

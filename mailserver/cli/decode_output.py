@@ -112,6 +112,7 @@ def say_figures(figures: Figures, in_json: bool, frames: int, segments: int, oth
             "retransmitted_octets": figures.retransmitted,
             "out_of_order_segments": figures.out_of_order,
             "lost_octets": figures.lost,
+            "events_left_out": figures.left_out,
             "endings": dict(figures.endings),
             "replies": {str(code): count for code, count in sorted(figures.replies.items())},
             "latency_seconds": {phase: one._asdict() for phase, one in latencies.items()},

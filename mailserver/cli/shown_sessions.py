@@ -18,6 +18,7 @@ __all__ = ["ShownSessions"]
 
 LINES = 2000  # of a session that wait for its end
 ALL_LINES = 200_000  # of all sessions
+HELD_MOST = 1_000_000  # lines or events of all sessions of which nobody knows yet whether they are wanted, or in JSON
 SECOND = 1_000_000_000
 
 
@@ -64,13 +65,15 @@ class ShownSessions:
             self._end(one)
             return
         if self._has_figures:
-            one.events += one.hear(event)
+            heard = one.hear(event)
+            one.events += heard
+            self._lines += len(heard)
             if self._is_meant(one):
-                for each in one.events:
-                    self._figures.add(session, each)
-                one.events = []
-            else:  # the last ones are enough where nobody knows yet whether they are wanted
-                del one.events[: -2 * LINES]
+                self._count(one)
+            elif count := self._surplus(len(one.events)):
+                one.left_out += count
+                self._lines -= count
+                del one.events[:count]
             return
         lines = one.transcribe(event)
         if self._is_live:
@@ -81,17 +84,34 @@ class ShownSessions:
         if len(one.lines) > LINES or self._lines > ALL_LINES:
             self._make_room(one)
 
+    def _count(self, one: _Open) -> None:
+        """The events of a session that is wanted."""
+        for each in one.events:
+            self._figures.add(one.transcript.session, each)
+        self._figures.left_out += one.left_out
+        self._lines -= len(one.events)
+        one.events, one.left_out = [], 0
+
     def _make_room(self, one: _Open) -> None:
         """Too many lines wait: say those of this session, or leave out its first ones."""
         if not self._in_json and self._is_meant(one):
             self._say(one, is_end=False)
-        elif len(one.lines) > 2 * LINES:  # a session that is not meant as far as is known, or in JSON
-            self._lines -= LINES
-            del one.lines[:LINES]
+        elif count := self._surplus(len(one.lines)):
+            self._lines -= count
+            del one.lines[:count]
             one.is_cut = True
+
+    def _surplus(self, held: int) -> int:
+        """How many of those that a session holds, which is not meant as far as is known, or in JSON, are too many."""
+        if held > 2 * LINES:
+            return LINES
+        return (held + 1) // 2 if self._lines > HELD_MOST else 0
 
     def finish(self, frames: int, segments: int, others: int) -> None:
         """The capture has ended."""
+        if self._figures.left_out:
+            late = f"{self._figures.left_out:,} events are not in these figures: they came long before {self._address}"
+            print(f"mailserver: {late} was named in their session", file=sys.stderr)
         if self._has_figures:
             say_figures(self._figures, self._in_json, frames, segments, others)
         elif not self.sessions and not self._in_json:
@@ -115,13 +135,12 @@ class ShownSessions:
         one.transcript.finish()
         one.close()
         if not self._is_meant(one):
-            self._lines -= len(one.lines)
+            self._lines -= len(one.lines) + len(one.events)
             one.forget()
             return
         self.sessions += 1
         if self._has_figures:
-            for each in one.events:
-                self._figures.add(one.transcript.session, each)
+            self._count(one)
             self._figures.end(one.transcript.session)
         elif self._in_json:
             self._lines -= len(one.lines)
@@ -161,6 +180,7 @@ class _Open:
         self.transcribe: Callable[[Event], list[TranscriptLine]] = self._save if folder else self.transcript.add
         self.lines: list[TranscriptLine] = []
         self.events: list[Event] = []
+        self.left_out = 0  # events before these
         self.is_begun = False
         self.is_cut = False
         self._folder = folder

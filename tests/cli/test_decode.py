@@ -11,7 +11,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.capture import build, transcript
+from mailserver.capture import build, sessions, transcript
 from mailserver.cli import shown_sessions
 from tests.capture.test_sessions import MESSAGE, PLAIN
 from tests.capture.wire import CLIENT, Connection, interface, packet, pcap, pcapng, section
@@ -216,6 +216,56 @@ class Decoding(SynchronousTestCase):
         self.assertEqual(run("decode", self.folder)[0], 74)
         code, _, err = run("decode", self.file(capture(PLAIN)), "--save", self.file(b"", "a-file"))
         self.assertEqual((code, "a-file" in err), (74, True))
+
+    def test_files_of_a_ring_are_one_capture_in_the_order_of_their_times(self) -> None:
+        frames = []
+        for n in range(3):
+            one = Connection(client=("192.0.2.1", CLIENT[1] + n), at=(1_796_000_000 + n) * 10**9)
+            frames += [*one.opened(), *one.said(*PLAIN), *one.closed()]
+        whole = run("decode", self.file(pcap(frames)))
+        names = ("ring2", "ring0", "ring1")  # the first two have been written over
+        paths = [self.file(pcap(frames[at : at + 25]), name) for name, at in zip(names, (0, 25, 50), strict=True)]
+        self.assertEqual(run("decode", *sorted(paths)), whole)
+        self.assertEqual(run("decode", *paths, paths[0]), whole)
+        code, out, err = run("decode", paths[0], paths[2], self.file(b"no capture at all", "ring3"), paths[1])
+        self.assertEqual((code, out, err), (74, whole[1], f"mailserver: {self.folder}/ring3: neither pcap nor pcapng\n"))
+        self.assertEqual(run("decode", *paths, "-"), (2, "", "mailserver: - is read alone\n"))
+
+    def test_a_link_that_is_not_supported_is_named(self) -> None:
+        one = Connection()
+        frames = [frame._replace(link=127) for frame in one.opened()]
+        code, out, err = run("decode", self.file(pcapng([]) + interface(127) + b"".join([packet(frame, 1) for frame in frames])))
+        self.assertEqual((code, out), (0, ""))
+        self.assertIn("3 frames were not read: Wi-Fi with radiotap headers (127) is a link that is not supported", err)
+        self.assertIn("an unknown link type (999)", run("decode", self.file(pcap([frames[0]._replace(link=999)])))[2])
+
+    def test_how_many_connections_were_given_up_is_told(self) -> None:
+        self.patch(sessions.Sessions.__init__, "__kwdefaults__", {**sessions.Sessions.__init__.__kwdefaults__, "connections": 2})
+        ones = [Connection(client=("192.0.2.1", 2000 + n), server=("192.0.2.25", 25 if n < 3 else 80)) for n in range(5)]
+        code, out, err = run("decode", self.file(pcap([frame for one in ones for frame in [*one.opened(), *one.said(*PLAIN[:2])]])))
+        self.assertEqual((code, err), (0, "mailserver: 3 connections were given up: too many were open at once\n"))
+        self.assertEqual(out.count("given up after"), 3)
+
+    def test_figures_of_a_session_that_names_the_address_late_say_what_is_not_in_them(self) -> None:
+        self.patch(shown_sessions, "LINES", 3)
+        noise = [line for _ in range(6) for line in (b"C: NOOP\r\n", b"S: 250 ok\r\n")]
+        path = self.file(capture((*PLAIN[:3], *noise, *PLAIN[3:])))
+        code, out, err = run("decode", path, "--stats", "--json", "--address", "ann@example.org")
+        figures = json.loads(out)
+        self.assertEqual((code, figures["events_left_out"], figures["latency_seconds"]["NOOP"]["replies"]), (0, 3, 5))
+        self.assertIn("3 events are not in these figures: they came long before ann@example.org was named", err)
+        self.assertEqual(json.loads(run("decode", path, "--stats", "--json")[1])["events_left_out"], 0)
+
+    def test_what_waits_of_all_sessions_is_bounded(self) -> None:
+        self.patch(shown_sessions, "ALL_LINES", 0)
+        self.patch(shown_sessions, "HELD_MOST", 20)
+        ones = [Connection(client=("192.0.2.1", 2000 + n)) for n in range(4)]
+        frames = [frame for step in (Connection.opened, lambda one: one.said(*PLAIN), Connection.closed) for one in ones for frame in step(one)]
+        out = [json.loads(line) for line in run("decode", self.file(pcap(frames)), "--json")[1].splitlines()]
+        self.assertEqual([one["is_cut"] for one in out], [False, True, True, True])
+        self.assertLessEqual(sum([len(one["lines"]) for one in out]), 30)
+        figures = json.loads(run("decode", self.file(pcap(frames)), "--json", "--stats", "--address", "bob@example.net")[1])
+        self.assertEqual(figures["sessions"], 4)
 
     def test_wrong_options_are_told(self) -> None:
         for arguments in (("--peer", "nobody"), ("--port", "0"), ("--port", "x"), ("--since", "noon")):
