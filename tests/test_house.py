@@ -261,7 +261,7 @@ class Documents(SynchronousTestCase):
                 self.assertIn(target, targets, str(document))
 
     def test_every_command_that_is_named_exists(self) -> None:
-        named = re.compile(r"(?:`|^    |bin/)mailserver ([a-z]+)(?: ([a-z]+)(?=[ `\n]))?", re.M)
+        named = re.compile(r"(?:`|^    |bin/)mailserver ([a-z][a-z-]*)(?: ([a-z]+)(?=[ `\n]))?", re.M)
         commands = {found for document in self.documents() for found in named.findall(document.read_text())}
         self.assertIn(("user", "add"), commands)
         self.patch(sys, "stdout", io.StringIO())

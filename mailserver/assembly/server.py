@@ -62,6 +62,7 @@ from mailserver.relay.attempts import Attempts
 from mailserver.relay.components import ConfiguredRelay, MXOptions
 from mailserver.relay.forwards import Forwards
 from mailserver.relay.return_paths import ReturnPaths, SenderTable
+from mailserver.relay.tls_overrides import SPACE, TLSOverrides
 from mailserver.routing.router import Router
 from mailserver.state_store import RecordStore, StateStore
 from mailserver.state_store.own_time import boot_id
@@ -122,6 +123,7 @@ class Server:
         self.records = RecordStore(
             path=os.path.join(data, RECORDS), clock=reactor, new_threads=self.pools.new, room_for=lambda n: self.queue.room_for(n)
         )
+        self.tls_overrides = TLSOverrides(self.records.space(SPACE), reactor)
         self.roads_path = os.path.join(data, ROADS)
         self._log_file = LogFile(log.path, owner=owner)
         self.steps = make_steps(configuration, self._log_file)
@@ -271,6 +273,7 @@ class Server:
         component = self._lasting[-1].component
         if isinstance(component, ConfiguredRelay):
             self.relay = component
+            component.tls_override = self.tls_overrides.find
             component.configure(configuration.relay.use, configuration.relay.options, configuration.route)
         return delivery
 
@@ -326,6 +329,7 @@ class Server:
         self.host_names.start()
         await self.state.start()
         await self.records.start()
+        await self.tls_overrides.start()
         self.logins.start()
         await self.resolver.start()
         for owned in self._lasting:
@@ -349,6 +353,7 @@ class Server:
         await self.resolver.stop()
         await self.processes.stop()
         self.logins.stop()
+        self.tls_overrides.stop()
         await self.records.stop()
         await self.state.stop()
         self.watchdog.stop()

@@ -36,6 +36,7 @@ COMMANDS = {
     "subaddress": "addresses such as alice+shop@, each for one sender: open, close and list them",
     "records": "list, export and import what components keep of people",
     "smarthost": "log in at the smarthost with OAuth, and look at the token",
+    "tls-override": "say for a time what TLS a domain's hosts must have",
     "status": "what the running server is doing, in figures",
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
     "quarantine": "list, show, release or drop the copies that filters hold",
@@ -52,7 +53,7 @@ COMMANDS = {
     "plugins": "list components, check them, begin a new one",
     "manual": "print the manual page, or completion for a shell",
 }
-MODULES = {"list": "lists"}  # a module `list` would hide the type from its package
+MODULES = {"list": "lists", "tls-override": "tls_override"}  # a module `list` would hide the type from its package
 
 
 def run_command(words: Sequence[str]) -> int:

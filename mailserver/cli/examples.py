@@ -133,7 +133,16 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver restore /var/backups/mailserver/2026-11-30",
         "mailserver restore /var/backups/mailserver/2026-11-30 --roads /mnt/old/mailserver/explain.db",
     ),
-    "mailserver route": ("mailserver route sales@example.org --from 192.0.2.7",),
+    "mailserver route": (
+        "mailserver route sales@example.org --from 192.0.2.7",
+        "mailserver route bob@example.net --tls",
+    ),
+    "mailserver tls-override add": (
+        "mailserver tls-override add example.net --require --for 30d --why 'contract of 2026'",
+        "mailserver tls-override add example.net --allow --for 2h --why 'their certificate is broken, told them'",
+    ),
+    "mailserver tls-override list": ("mailserver tls-override list",),
+    "mailserver tls-override remove": ("mailserver tls-override remove example.net",),
     "mailserver explain": (
         "mailserver explain 06F2J8Q4M1ZK7X9A",
         "mailserver explain 06F2J8Q4M1ZK7X9A --why",

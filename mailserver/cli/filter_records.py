@@ -43,7 +43,8 @@ def run(
         return ask_server(configuration.data, "component.run", question, SECONDS)["answer"]
     except NoServer:
         commands = offline(configuration, name)
-        return in_records(configuration, name, lambda records, clock: _called(commands(records, clock), command, given))
+        space = f"filter/{name}"
+        return in_records(configuration, space, lambda records, clock: _called(commands(records, clock), command, given))
 
 
 def tell(options: argparse.Namespace, answer: Any) -> int:
@@ -68,8 +69,8 @@ def option_of(configuration: Configuration, name: str, option: str, otherwise: A
     return options.get(option, otherwise) if isinstance(options, Mapping) else getattr(options, option)
 
 
-def in_records(configuration: Configuration, name: str, act: Act) -> Any:
-    """What `act` returns, of the filter's records as they stand in the file.  Raises `Unable`."""
+def in_records(configuration: Configuration, space: str, act: Act) -> Any:
+    """What `act` returns, of the records of this space as they stand in the file.  Raises `Unable`."""
     from twisted.internet.task import Clock
 
     from mailserver.cli.without_server import finished, in_place
@@ -86,7 +87,7 @@ def in_records(configuration: Configuration, name: str, act: Act) -> Any:
             store = RecordStore(path=path, clock=clock, new_threads=in_place)
             finished(store.start())
             try:
-                return finished(act(RecordsInFile(store.space(f"filter/{name}"), path), clock))
+                return finished(act(RecordsInFile(store.space(space), path), clock))
             finally:
                 finished(store.stop())
     except CannotDo as error:

@@ -115,7 +115,7 @@ def entries_by_claim(configuration: Configuration) -> list[str]:
     return [
         f"filter {name}: {plain(entry.words)} helps whoever says that he is the one"
         for name in names_of(configuration, USE)
-        for entry in in_records(configuration, name, _entries)
+        for entry in in_records(configuration, f"filter/{name}", _entries)
         if entry.is_proved_by_claim
     ]
 

@@ -10,6 +10,7 @@ from typing import Any
 from mailserver.cli.accounts import reading
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.cli.route_tls import tls_lines
 from mailserver.cli.without_server import NotNow, finished, offline_services
 from mailserver.config import Configuration, load
 from mailserver.control.client import CommandRefused, ControlError, NoServer
@@ -49,6 +50,10 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         default=None,
         help="the sending host's IP address or network: it may have the right to relay",
     )
+    route.add_argument(
+        "--tls", action="store_true", help="what TLS its hosts must have and why, and what was seen (asked of the running server)"
+    )
+    route.add_argument("--require-tls", action="store_true", help="with --tls: as for a message with REQUIRETLS")
     route.set_defaults(run=show_route)
 
 
@@ -56,6 +61,11 @@ def show_route(options: argparse.Namespace) -> int:
     """Print the route.  Return 1 where such mail would be refused."""
     configuration = load(options.config)
     answer = _tried(options, configuration) if options.names_config else _asked(options, configuration)
+    if options.tls or options.require_tls:
+        for end in answer["ends"]:
+            if end["kind"] == "remote":
+                question = {"address": end["address"], "require_tls": options.require_tls}
+                end["tls"] = ask_server(configuration.data, "route.tls", question, timeout_seconds=60)
     if options.json:
         as_json(answer)
     else:
@@ -173,6 +183,8 @@ def _end_lines(end: dict[str, Any], configuration: Configuration, running: bool)
     lines = [f"→ {plain(end['address'])}, by the relay {configuration.relay.use}"]
     if "fault" in end:
         lines.append(f"   {plain(end['fault'])}")
+    if "tls" in end:
+        return lines + [f"   {line}" for line in tls_lines(end["tls"])]
     for host in end.get("hosts", ()):
         addresses = " ".join(host["addresses"])
         lines.append(f"   {host['rank'] + 1}. {plain(host['name'])} port {host['port']}: {addresses}")

@@ -7,6 +7,7 @@ In the order in which they are read:
 * `parts`: what the commands need of the server and of its policy
 * `queue`: the commands on waiting mail
 * `route`: the command on an address: where it leads, and what a peer would hear at RCPT
+* `tls`: what is known of other hosts' TLS, and what an administrator says of it for a time
 * `lockouts`: the commands on lockouts, of a running server and of a file without one
 * `recording`: the commands on recordings of dialogues
 * `status`: the commands on the server as a whole: status, reload, explain, a look into the pickup folder

@@ -13,6 +13,7 @@ from mailserver.control.recording import RecordingCommands
 from mailserver.control.route import RouteCommands
 from mailserver.control.server import Command, NotStarted
 from mailserver.control.status import StatusCommands
+from mailserver.control.tls import TLSCommands
 
 __all__ = ["all_commands"]
 
@@ -32,6 +33,7 @@ def all_commands(
         status,
         QueueCommands(server, policy),
         RouteCommands(server, policy),
+        TLSCommands(server),
         LockoutCommands(server.logins.lockout),
         ComponentCommands(server, server.reactor),
         RecordingCommands(server.recordings),

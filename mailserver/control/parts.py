@@ -17,6 +17,8 @@ from mailserver.plugins.register import Register
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
 from mailserver.receive.throttle import Admission
+from mailserver.relay.delivery import Relay
+from mailserver.relay.tls_overrides import TLSOverrides
 from mailserver.routing.router import Router
 from mailserver.transport.recording import Recordings
 
@@ -63,12 +65,16 @@ class RunningServer(Protocol):
     resolver: Resolver
     roads_path: str
     steps: Steps
+    tls_overrides: TLSOverrides
 
     @property
     def components(self) -> ComponentCode: ...
 
     @property
     def logins(self) -> LoginParts: ...
+
+    @property
+    def relay(self) -> Relay | None: ...
 
 
 class PolicyParts(Protocol):

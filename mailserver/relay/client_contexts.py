@@ -162,9 +162,7 @@ class Securing:
             return HandshakeFacts("TLS", fault=self._fault, detail=self._detail)
         demand = self._demand
         match, fault, detail = "", self._fault, self._detail
-        chain: tuple[bytes, ...] = ()
-        if demand.tlsa is not None or demand.looks_at_authorities:
-            chain = _chain(connection) or (() if self._kept is None else self._kept.chain)
+        chain = _chain(connection) or (() if self._kept is None else self._kept.chain)
         if demand.looks_at_authorities and fault is TLSFault.NONE:
             match = "WebPKI"
         if demand.tlsa is not None and fault is TLSFault.NONE:

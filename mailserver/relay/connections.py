@@ -382,14 +382,13 @@ class Connections:
             return
         target = connection.target
         try:
-            own = getattr(connection.transport.getHost(), "host", "")
             self.tls_seen(
                 TLSSession(
                     domain=target.demand.domain,
                     demand=target.demand,
                     host=target.host,
                     address=target.key.address,
-                    own_address=own,
+                    own_address=connection.own_address,
                     outcome=conclusion.outcome,
                     detail=conclusion.detail,
                     facts=facts,

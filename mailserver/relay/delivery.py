@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
@@ -38,10 +39,12 @@ from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.mail.reply import Reply
 from mailserver.mail.route_map import RouteMap
 from mailserver.relay.connections import Connections
+from mailserver.relay.explored import explored_hosts, explored_override, explored_sts
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.route_settings import ConnectSettings, RouteSettings
 from mailserver.relay.security import TLSOverride
 from mailserver.relay.sts_keeper import STSKeeper
+from mailserver.relay.tls_history import TLSHistory
 from mailserver.relay.token_keeper import TokenKeeper
 from mailserver.relay.transmission import Targets, Transmission
 from mailserver.relay.wishes import NO_WISHES, TLSWishes, wishes_of
@@ -137,6 +140,9 @@ class Relay:
         sts: STSKeeper | None = None,
     ) -> None:
         self.connections = connections
+        self.history = TLSHistory()
+        """What was seen of other hosts' TLS."""
+        connections.tls_seen = self.history.add
         self._tokens: Sequence[TokenKeeper] = tuple(tokens)
         self._sts = sts
         self.calls_at_once = calls_at_once
@@ -229,16 +235,47 @@ class Relay:
     async def hosts_for(self, address: Address, sender: Address | None = None) -> Sequence[Candidate] | Outcome:
         """The hosts that mail for this address would be offered to, or the outcome where none is found."""
         settings = self.routes.route_for(sender, address)
-        if settings.refusal is not None:
-            return settings.refusal
-        found = settings.book.find(address.domain_key if settings.by_domain else TO_SMARTHOST)
-        hosts = await found if isinstance(found, Deferred) else found
+        hosts = await self._found(settings, address)
         if not isinstance(hosts, Hosts):
             return hosts
         port = settings.connect_settings.port
         return [
             Candidate(one.name, one.addresses, port, rank) for rank, group in enumerate(hosts.groups) for one in group
         ]
+
+    async def explored(
+        self, address: Address, sender: Address | None = None, wishes: TLSWishes = NO_WISHES
+    ) -> dict[str, Any] | answers.Delayed | Failed:
+        """What is known of the hosts' TLS, what would be demanded of each, and what was seen last: in plain values.
+
+        The outcome where no hosts are found.  Raises `AddressError` for an impossible domain.
+        """
+        settings = self.routes.route_for(sender, address)
+        hosts = await self._found(settings, address)
+        if not isinstance(hosts, Hosts):
+            return hosts
+        override, connect = self._override(hosts), settings.connect_settings
+        decided = [(host, connect.demand(hosts, host, wishes, override)) for group in hosts.groups for host in group]
+        seconds_left = None if self._sts is None else await self._sts.seconds_left(hosts.domain)
+        return {
+            "domain": hosts.domain,
+            "route": settings.name,
+            "is_authentic": hosts.is_authentic,
+            "port": connect.port,
+            "tls": connect.tls.value,
+            "mta_sts": explored_sts(hosts.sts, seconds_left),
+            "override": explored_override(override),
+            "hosts": explored_hosts(hosts, decided, self.history.of(hosts.domain)),
+        }
+
+    async def _found(self, settings: RouteSettings, address: Address) -> Found:
+        if settings.refusal is not None:
+            return settings.refusal
+        found = settings.book.find(address.domain_key if settings.by_domain else TO_SMARTHOST)
+        return await found if isinstance(found, Deferred) else found
+
+    def _override(self, hosts: Hosts) -> TLSOverride | None:
+        return None if self.tls_override is None else self.tls_override(hosts.domain)
 
     # --- delivering ---
 
@@ -368,7 +405,7 @@ class Relay:
             self.connections.submit(transmission)
 
     def _targets(self, settings: RouteSettings, hosts: Hosts, wishes: TLSWishes) -> Targets:
-        override = None if self.tls_override is None else self.tls_override(hosts.domain)
+        override = self._override(hosts)
         if wishes is not NO_WISHES or override is not None:
             return settings.connect_settings.targets(hosts, self._chance, wishes, override)
         last = self._last_way

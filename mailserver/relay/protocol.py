@@ -108,6 +108,7 @@ class RelayProtocol(TwistedProtocol):
         self.record = record
         self.target = target
         self.owner = owner
+        self.own_address = ""
         self.tap: Tap | None = None  # takes what is said, where somebody records it
         self.tls = ""  # what is known of its encryption, in words; "" in the clear
         self.facts = IN_THE_CLEAR
@@ -141,6 +142,8 @@ class RelayProtocol(TwistedProtocol):
             self.tap = self.recordings.tap(key.address, key.port, transport.getHost(), is_client=False)
             if self.tap is not None:
                 self._write = self.tap.writer(self._write)
+        if hasattr(transport, "getHost"):  # a socket that has been closed has none any more
+            self.own_address = getattr(transport.getHost(), "host", "")
         self._set_deadline()
         self.tls_step = self.owner.tls_step(self.target)
         if self.target.implicit_tls:

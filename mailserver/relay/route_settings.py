@@ -11,7 +11,7 @@ from mailserver.mail.answers import Delayed, Failed
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
-from mailserver.relay.security import Barred, TLSMode, TLSOverride, demanded
+from mailserver.relay.security import Barred, Demand, TLSMode, TLSOverride, demanded
 from mailserver.relay.transmission import Target, Targets
 from mailserver.relay.wishes import NO_WISHES, TLSWishes
 
@@ -58,16 +58,7 @@ class ConnectSettings:
         barred: list[Barred] = []
         identity = self.identity
         for host in hosts.in_order(chance):
-            demand = demanded(
-                tls=self.tls,
-                domain=hosts.domain,
-                host=host,
-                sts=hosts.sts,
-                name_is_sure=hosts.is_authentic,
-                requires_tls=wishes.requires_tls,
-                tls_not_required=wishes.tls_not_required,
-                override=override,
-            )
+            demand = self.demand(hosts, host, wishes, override)
             if isinstance(demand, Barred):
                 barred.append(demand)
                 continue
@@ -81,6 +72,21 @@ class ConnectSettings:
         if wishes.requires_tls:
             return Targets([target for targets in by_host for target in targets], barred)
         return Targets(_bounded(by_host[: self.hosts_most], self.addresses_most), barred)
+
+    def demand(
+        self, hosts: Hosts, host: Host, wishes: TLSWishes = NO_WISHES, override: TLSOverride | None = None
+    ) -> Demand | Barred:
+        """What a connection to this one of the hosts must have."""
+        return demanded(
+            tls=self.tls,
+            domain=hosts.domain,
+            host=host,
+            sts=hosts.sts,
+            name_is_sure=hosts.is_authentic,
+            requires_tls=wishes.requires_tls,
+            tls_not_required=wishes.tls_not_required,
+            override=override,
+        )
 
     def _addresses(self, host: Host) -> Sequence[str]:
         """Those of the host that are used, in their order."""

@@ -116,6 +116,10 @@ class STSKeeper:
         """Figures of now."""
         return {"sts_policies": len(self._due), "sts_failures": len(self._failures)}
 
+    async def seconds_left(self, domain: str) -> float | None:
+        """For how long the domain's policy is in force yet; None where there is none, or nobody can tell."""
+        return await self._kept.seconds_left(domain)
+
     # --- for mail ---
 
     async def find(self, domain: str) -> STSAnswer:

@@ -55,6 +55,15 @@ class KeptPolicies:
             self._tell(f"cannot be read, and are fetched anew: {fault}")
             return None
 
+    async def seconds_left(self, domain: str) -> float | None:
+        """For how long the domain's policy is in force; None where there is none, or nobody can tell."""
+        key = f"policy/{domain}"
+        try:
+            found = await self._state.items(key, key + "\0", 1)
+        except StorageFault:
+            return None
+        return found[0][2] - self._clock.seconds() if found else None
+
     async def put(self, domain: str, policy: STSPolicy) -> None:
         """Keep it from now on; one with a max_age of 0 ends at once."""
         value = _octets(policy)

@@ -16,6 +16,8 @@ from mailserver.interfaces.components import Argument, CannotDo, ComponentComman
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Pass
 from mailserver.mail.faults import StorageBroken
+from mailserver.relay.security import OverrideKind
+from mailserver.testing.records import MemoryRecords
 from tests.assembly.in_process import BASIC, WholeCase
 
 RELAY = (
@@ -376,3 +378,34 @@ class Lockouts(AskedCase):
         self.assertEqual([one["account"] for one in answer["entries"]], ["alice@example.org"], "what is locked comes first")
         self.assertGreaterEqual(answer["more"], 1)
         self.assertEqual((await self.ask("lockouts.list"))["more"], 0)
+
+
+class TLS(AskedCase):
+    async def test_what_is_said_of_a_hosts_tls_counts_at_once_and_stands_in_the_log(self) -> None:
+        self.service = await self.serve(RELAY)
+        found = await self.ask("route.tls", address="x@one.example")
+        (host,) = found["hosts"]
+        self.assertEqual((found["domain"], host["demand"]["mode"]), ("127.0.0.1", "opportunistic"))
+        added = await self.ask("tls-override.add", domain="127.0.0.1.example", kind="require", seconds=60, by="a test")
+        self.assertEqual((await self.ask("tls-override.list"))["overrides"], [added])
+        server = self.service._server
+        self.assertEqual(server.steps.counts["tls_override"], 1)
+        self.assertIs(server.relay.tls_override("127.0.0.1.example").kind, OverrideKind.REQUIRE)
+        await self.ask("tls-override.remove", domain="127.0.0.1.example", by="a test")
+        self.assertEqual(server.steps.counts["tls_override_ended"], 1)
+        await self.refused("no override", "tls-override.remove", domain="one.example")
+        await self.refused("for how long", "tls-override.add", domain="one.example", kind="require")
+        await self.refused("none of", "tls-override.add", domain="one.example", kind="x", seconds=60)
+        await self.refused("not an address", "route.tls", address="nobody")
+
+    async def test_records_that_fail_refuse_and_change_nothing(self) -> None:
+        self.service = await self.serve(RELAY)
+        overrides = self.service._server.tls_overrides
+        overrides._records = MemoryRecords()
+        overrides._records.failing.add("put")
+        await self.refused("", "tls-override.add", domain="one.example", kind="require", seconds=60)
+        self.assertIsNone(overrides.find("one.example"))
+
+    async def test_without_a_relay_there_is_nothing_to_tell(self) -> None:
+        self.service = await self.serve(BASIC)
+        await self.refused("no relay of ours", "route.tls", address="x@one.example")

@@ -75,7 +75,8 @@ class Commands(SynchronousTestCase):
             sorted(self.commands),
             [
                 "component.commands", "component.follow", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "quarantine.list", "queue.change", "queue.list",
-                "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "status",
+                "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "route.tls", "status",
+                "tls-override.add", "tls-override.list", "tls-override.remove",
             ],
         )  # fmt: skip
 
