@@ -100,15 +100,19 @@ PROBES: Mapping[str, Zone] = {
 
 
 class SignedWorld:
-    """The root and `zones` (each is delegated by the nearest of the others above it), from `start` to `stop`."""
+    """The root and `zones` (each is delegated by the nearest of the others above it), from `start` to `stop`.
 
-    def __init__(self, zones: Mapping[str, Zone]) -> None:
+    The validating resolver listens at `also`, too: ``127.1.2.3@53``, for programs that know no other port.
+    """
+
+    def __init__(self, zones: Mapping[str, Zone], also: str = "") -> None:
         self._served: list[dns.name.Name] = []
         self._zones = {dns.name.from_text(name): zone for name, zone in {**PROBES, **zones}.items()}
         self._directory = ""
         self._knot: subprocess.Popen[bytes] | None = None
         self._resolvers: list[Unbound] = []
         self._anchor = ""
+        self._also = [f"interface: {also}"] if also else []
         self.port = 0
 
     # --- what a test uses ---
@@ -131,7 +135,7 @@ class SignedWorld:
     def not_validating(self) -> str:
         """A resolver that does not validate: forged answers are as good as all others.  Started where it is first asked for."""
         if len(self._resolvers) == 1:
-            self._resolvers.append(self._unbound("").start())
+            self._resolvers.append(self._unbound("", []).start())
         return self._resolvers[1].address
 
     def start(self) -> SignedWorld:
@@ -143,7 +147,7 @@ class SignedWorld:
             self._write()
             self.port = free_port()
             self._start_knot(program)
-            self._resolvers.append(self._unbound(self._anchor).start())
+            self._resolvers.append(self._unbound(self._anchor, self._also).start())
         except BaseException:
             self.stop()
             raise
@@ -190,9 +194,10 @@ class SignedWorld:
 
     # --- processes ---
 
-    def _unbound(self, trust_anchor: str) -> Unbound:
+    def _unbound(self, trust_anchor: str, more: Sequence[str]) -> Unbound:
         lame = [name.to_text(omit_final_dot=True) for name, zone in self._zones.items() if zone.signing is Signing.LAME]
-        return Unbound({}, forward=f"127.0.0.1@{self.port}", trust_anchor=trust_anchor, refused=lame)
+        forward = f"127.0.0.1@{self.port}"
+        return Unbound({}, forward=forward, trust_anchor=trust_anchor, refused=lame, more=more)
 
     def _start_knot(self, program: str) -> None:
         zones = "\n".join(f'  - domain: "{name}"\n    file: "{_file(name)}"' for name in self._served)
@@ -224,9 +229,9 @@ class SignedWorld:
 
 
 @functools.cache
-def shared(zones: Callable[[], Mapping[str, Zone]]) -> SignedWorld:
+def shared(zones: Callable[[], Mapping[str, Zone]], also: str = "") -> SignedWorld:
     """One world for all that ask with the same function.  It ends with the process.  Raises as `start` does."""
-    world = SignedWorld(zones()).start()
+    world = SignedWorld(zones(), also).start()
     atexit.register(world.stop)
     return world
 
