@@ -17,6 +17,7 @@ from mailserver.queue.schedule import Schedule, Schedules
 __all__ = ["Settlement"]
 
 NO_ANSWER = Reply.of(451, "4.3.0", "The delivery did not answer")
+NOT_TOLD = "its sender is not told: neither SPF nor DMARC has shown that he has sent it"
 GIVEN_UP = "given up, its time is over"
 
 
@@ -67,6 +68,8 @@ class Settlement:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP
             else:
                 state = EntryState.DEFERRED
+        if destination.quiet and state is EntryState.FAILED:
+            note = f"{note}; {NOT_TOLD}" if note else NOT_TOLD
         if isinstance(outcome, Failed) and not outcome.reports:
             state, report = EntryState.RETURNED, None  # as with NOTIFY=NEVER
         else:

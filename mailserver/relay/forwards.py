@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
 from mailserver.interfaces import CannotTell
 from mailserver.mail.address import Address, AddressError, normal_name
 from mailserver.mail.answers import Delayed, Failed, Outcome
@@ -32,6 +35,8 @@ MARK = "Delivered-To"
 MARKS_READ = 100
 GOES_ROUND = Reply.of(554, "5.4.6", "Mail forwarding loop")  # RFC 3463 section 3.5
 NO_RETURN_PATH = Reply.of(451, "4.3.0", "No return path could be made for a forwarded message")
+
+log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +90,31 @@ class Forwards:
         groups: dict[tuple[Address | None, bytes], list[Destination]] = {}
         outcomes: dict[int, Outcome] = {}
         marks: frozenset[str] | None = None
+        is_marked = True
         for same in one_for_each(destinations):
             direct = next((one for one in same if not self._is_forward(one)), None)
             if direct is not None:
                 groups.setdefault((envelope.sender, b""), []).extend((direct, *[one for one in same if one is not direct]))
                 continue
             alias = same[0].recipient.address
-            if marks is None:
-                marks = marks_of(content)
-            if _name(alias) in marks:
-                outcome: Outcome = Failed(GOES_ROUND, clean_text(f"it has been at {alias} before"))
-                outcomes |= {one.index: outcome for one in same}
-                continue
+            outcome: Outcome
             try:
-                sender = await self._sender(envelope, alias)
-            except CannotTell as error:
-                outcomes |= {one.index: Delayed(NO_RETURN_PATH, clean_text(str(error))) for one in same}
-                continue
-            mark = b"" if MARK.lower() in signed_by_others(content.headers) else mark_of(alias)
-            groups.setdefault((sender, mark), []).extend(same)
+                if marks is None:
+                    marks = marks_of(content)
+                    is_marked = MARK.lower() not in signed_by_others(content.headers)
+                if _name(alias) not in marks:
+                    sender = await self._sender(envelope, alias)
+                    groups.setdefault((sender, mark_of(alias) if is_marked else b""), []).extend(same)
+                    continue
+                outcome = Failed(GOES_ROUND, clean_text(f"it has been at {alias} before"))
+            except CancelledError:
+                raise
+            except (CannotTell, OSError) as error:  # the file of a large message may not be readable now
+                outcome = Delayed(NO_RETURN_PATH, clean_text(str(error)))
+            except Exception:  # noqa: BLE001  a fault of ours, which is no other recipient's matter
+                log.failure("{id}: no return path could be made for what leaves by {alias}", id=envelope.id, alias=str(alias))
+                outcome = Delayed(NO_RETURN_PATH, "a fault of the server, which the log has")
+            outcomes |= {one.index: outcome for one in same}
         parts = []
         for (sender, prefix), group in groups.items():
             changed = envelope if sender == envelope.sender else replace(envelope, sender=sender)

@@ -29,6 +29,9 @@ PAGE = 10_000
 KEPT_SECONDS = (MAX_AGE_DAYS + 2) * DAY_SECONDS
 
 
+log = Logger()
+
+
 class SenderTable:
     """Senders by their tokens, in records.  At most `most`."""
 
@@ -49,7 +52,11 @@ class SenderTable:
         surplus = len(until) - self._most
         going = [one for n, (one, end) in enumerate(until.items()) if n < surplus or end < now][:AT_ONCE]
         for one in going:
-            await self._records.drop(one)
+            try:
+                await self._records.drop(one)
+            except StorageFault as fault:  # the next one that is kept takes it along; this one is there
+                log.warn("a sender of forwarded mail who is not needed any more stays in the records: {fault}", fault=fault)
+                return
             until.pop(one, None)
 
     async def find(self, name: str, now: float) -> Address | None:
@@ -91,7 +98,6 @@ class ReturnPaths:
     of another program that was here before, "" for none.
     """
 
-    log = Logger()
     former = ""
 
     def __init__(
@@ -156,7 +162,7 @@ class ReturnPaths:
         except (OSError, ValueError) as error:
             if self._keys is None or self._read_for is None or self._read_for[1] != former:
                 raise CannotTell(f"the keys of return paths cannot be read or made: {error}") from error
-            self.log.error("the keys of return paths cannot be read; those known before go on: {error}", error=error)
+            log.error("the keys of return paths cannot be read; those known before go on: {error}", error=error)
             self._read_at = now
             return self._keys
         self._keys = ReturnPathKeys(keys, former=secrets) if keys or secrets else None

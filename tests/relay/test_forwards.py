@@ -164,6 +164,24 @@ class Senders(ForwardCase):
         )
         self.assertEqual([type(outcomes[n]) for n in range(3)], [Delivered, Delayed, Delivered])
 
+    def test_a_fault_with_one_alias_is_no_other_recipients_matter(self) -> None:
+        made = self.paths.made
+
+        async def broken(sender: Address, domain: str) -> Address:
+            if domain == "example.com":
+                raise ValueError("a fault")
+            return await made(sender, domain)
+
+        self.paths.made = broken  # type: ignore[method-assign]
+        outcomes = self.deliver(
+            "bob@far.example",
+            to(0, "a@example.org", "ann@big.example"),
+            to(1, "b@example.com", "dora@big.example"),
+            to(2, "carol@else.example"),
+        )
+        self.assertEqual([type(outcomes[n]) for n in range(3)], [Delivered, Delayed, Delivered])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
     def test_a_message_that_comes_back_to_its_alias_is_not_sent_again(self) -> None:
         self.deliver("bob@far.example", to(0, "Sales@example.org", "ann@big.example"))
         back = b"Received: from big.example\r\n" + self.delivery.calls[0][1].replace(b"Sales", b"sales")
@@ -251,6 +269,12 @@ class Keys(ForwardCase):
         self.clock.advance(DAY)
         self.assertEqual(self.opened(path), Address("bob", "far.example"))
         self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_a_row_that_cannot_be_taken_away_stops_nobody(self) -> None:
+        self.paths = self.return_paths(most=1)
+        self.made(f"{'a' * 60}@far.example")
+        self.records.failing = {"drop"}
+        self.assertIsInstance(self.opened(self.made(f"{'b' * 60}@far.example")), Address)
 
     def test_a_full_disk_defers_the_sender_who_needs_a_row(self) -> None:
         async def full(key: str, value: bytes) -> None:

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from tests.dns.unbound import Unbound
-from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire
+from tests.scenarios.support import BASIC, ScenarioCase, Server, Wire, wait_until
 
 ALIASES = """
 [domain."example.org".aliases]
 sales = ["ann@far.example", "alice@example.org"]
+gone = "nobody@far.example"
 """
 FAR = (
     BASIC.replace('[domain."example.org"]', '[domain."far.example"]\n[domain."sender.example"]')
@@ -85,6 +86,14 @@ class Forwarding(ScenarioCase):
 
         keys = Path(front.work) / "data-keys" / "srs"
         self.assertEqual([oct(one.stat().st_mode & 0o777) for one in (keys, *keys.iterdir())], ["0o700", "0o400"])
+
+        # What the next host refuses is not told to a sender whom nobody has proved; it stays, failed.
+        self.assertEqual(front.send(b"Subject: spam\r\n\r\nbuy", sender="bob@sender.example", to="gone@example.org").code, 250)
+        wait_until(lambda: json.loads(front.command("queue", "list", "--state", "failed", "--json").stdout), front.log)
+        [failed] = json.loads(front.command("queue", "list", "--state", "failed", "--json").stdout)
+        self.assertEqual(failed["destinations"][0]["destination"], "nobody@far.example")
+        self.assertIn("its sender is not told", front.command("queue", "show", failed["id"]).stdout)
+        self.assertEqual(len(far.messages("bob")), 1)
 
         # A sender without room in a local part is found again after a restart.
         self.assertEqual(front.send(b"Subject: long\r\n\r\nhello", sender=LONG, to="sales@example.org").code, 250)
