@@ -20,7 +20,6 @@ from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
 from mailserver.mail.faults import StorageBroken, StorageFault, StorageFull
 from mailserver.mail.known_sender import is_proven, is_told
 from mailserver.mail.own_results import without_own_results
-from mailserver.mail.parcel import leaves_by_alias
 from mailserver.mail.reply import Reply
 from mailserver.mail.set_apart import Holder, kept_findings, with_holders
 from mailserver.mail.tags import TAG_OCTETS, added_tags, tag_lines
@@ -83,12 +82,13 @@ class AfterData:
     the whole behind them.
     """
 
-    __slots__ = ("_holders", "_id", "_profile", "_transaction")
+    __slots__ = ("_holders", "_id", "_profile", "_proven", "_transaction")
 
     def __init__(self, transaction: TakenMessage) -> None:
         self._transaction = transaction
         self._profile = transaction.profile
         self._id = transaction.id
+        self._proven: bool | None = None  # that the sender has sent it, once somebody has asked
         self._holders: Sequence[tuple[Holder, ...]] = ()  # of each recipient's copy, when it has been judged
 
     async def replies(self, content: Content) -> Sequence[Reply]:
@@ -144,7 +144,7 @@ class AfterData:
                 decision = self._decide(verdicts or (PASS,) * len(transaction.recipients))
         if decision is None:
             everybody = (*transaction.recipients, *added)
-            plain = copies_of(everybody, routes, is_proven=self._is_proven(everybody, routes))
+            plain = copies_of(everybody, routes, is_proven=self._is_proven)
             accepted = await self._commit(envelope, content, original, plain)
             return transaction.same_for_all(accepted)
         copies = self._copies(decision, verdicts, routes, tags, added)
@@ -232,17 +232,15 @@ class AfterData:
             lines, _ = tag_lines(transaction.findings, tags)
             for recipient, his in zip(added, routes[len(transaction.recipients) :], strict=True):
                 ways += [RecipientRoute(recipient, route, fate, None, kept, lines) for route in his]
-        is_proven = self._is_proven((*transaction.recipients, *added), routes)
-        return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine, is_proven=is_proven)
+        return copies_for(ways, holds=self._profile.copy_policy.holds_quarantine, is_proven=self._is_proven)
 
-    def _is_proven(self, recipients: Sequence[Recipient], routes: Routes) -> bool:
-        """What leaves by an alias, and is refused by the next host, is told to the sender.  True where nothing leaves so."""
-        transaction = self._transaction
-        leaves = any(leaves_by_alias(one, route) for one, his in zip(recipients, routes, strict=False) for route in his)
-        if not leaves:
-            return True
-        trusted = self._profile.may_relay(transaction.peer)
-        return is_proven(transaction.sender, trusted=trusted, findings=transaction.findings)
+    def _is_proven(self) -> bool:
+        """What leaves by an alias, and is refused by the next host, is told to the sender."""
+        if self._proven is None:
+            transaction = self._transaction
+            trusted = self._profile.may_relay(transaction.peer)
+            self._proven = is_proven(transaction.sender, trusted=trusted, findings=transaction.findings)
+        return self._proven
 
     def _kept(
         self, n: int, fate: CopyFate, findings: tuple[Finding, ...], verdicts: Sequence[Verdict]

@@ -9,7 +9,7 @@ mildest routes come first, in the order of RCPT.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -60,20 +60,24 @@ class Copies:
     in_junk: Mapping[str, list[str]]
 
 
+def _always() -> bool:
+    return True
+
+
 def copies_of(
-    recipients: Sequence[Recipient], routes: Sequence[Sequence[Local | Remote]], *, is_proven: bool = True
+    recipients: Sequence[Recipient], routes: Sequence[Sequence[Local | Remote]], *, is_proven: Callable[[], bool] = _always
 ) -> Copies:
     """The destinations of recipients all of whose copies are delivered, nearly always: each with its routes, in the order of
-    RCPT.  Without `is_proven` the sender hears nothing of what leaves by an alias."""
+    RCPT.  Where `is_proven()` says no the sender hears nothing of what leaves by an alias; it is asked once something does."""
     destinations: list[Destination] = []
     for recipient, every in zip(recipients, routes, strict=True):
         for route in every:
-            quiet = not is_proven and leaves_by_alias(recipient, route)
+            quiet = not isinstance(route, Local) and leaves_by_alias(recipient, route) and not is_proven()
             destinations.append(Destination(len(destinations), recipient, route, quiet=quiet))
     return Copies(tuple(destinations), NOTHING, NOTHING)
 
 
-def copies_for(routes: Sequence[RecipientRoute], *, holds: bool = False, is_proven: bool = True) -> Copies:
+def copies_for(routes: Sequence[RecipientRoute], *, holds: bool = False, is_proven: Callable[[], bool] = _always) -> Copies:
     """The destinations for these routes, which stand in the order of RCPT.
 
     What is discarded or refused has none.  `is_proven` as above.  `holds`: what is put aside is held, and does not go to Junk.
@@ -100,6 +104,6 @@ def copies_for(routes: Sequence[RecipientRoute], *, holds: bool = False, is_prov
             else:
                 set_apart[index] = Hold(HOLDS.get(fate, HoldKind.REFUSED), why, one.findings)
         lines = one.lines if isinstance(route, Local) else b""
-        quiet = not is_proven and leaves_by_alias(one.recipient, route)
+        quiet = not isinstance(route, Local) and leaves_by_alias(one.recipient, route) and not is_proven()
         ordered.append(Destination(index, one.recipient, route, lines=lines, quiet=quiet))
     return Copies(tuple(ordered), set_apart, in_junk)

@@ -202,7 +202,7 @@ class Transaction:
         except FAULTS:
             log.failure("{id}: no route for a recipient could be found out", id=self.id)
             return self.refused("rcpt", replies.cannot_route(self.id), "the router failed", address)
-        if self.sender is not None and self._is_return_path(address, routes):
+        if self.sender is not None and address.local[:3].upper() == "SRS" and self._is_return_path(address, routes):
             return self.refused("rcpt", replies.BOUNCES_ALONE, "a return path takes bounces alone", address)
         usable: list[Local | Remote] = []
         for route in routes:

@@ -112,7 +112,7 @@ class Attempts:
         asked, calls = self._asked, _Calls(delivery, self._forwards)
         if self._waiting is not None:
             return calls.unless_given_up(self._wait_and_deliver(delivery, envelope, content, destinations))
-        if asked is None and not calls.divides(destinations):
+        if asked is None and (self._forwards is None or not self._forwards.concern(destinations)):
             return calls.deliver(None, envelope, content, destinations)
         if asked is None:
             return calls.unless_given_up(calls.by_parts(None, envelope, content, destinations))
@@ -375,10 +375,6 @@ class _Calls:
             answer = self._delivery.deliver_to(hosts, envelope, content, destinations)
         return answer
 
-    def divides(self, destinations: Sequence[Destination]) -> bool:
-        """Not all of them leave with the message's own sender, or as it is."""
-        return self._forwards is not None and self._forwards.concern(destinations)
-
     async def by_parts(
         self,
         hosts: tuple[Candidate, ...] | None,
@@ -387,7 +383,7 @@ class _Calls:
         destinations: Sequence[Destination],
     ) -> dict[int, Outcome]:
         """As `outcomes`, each destination with the sender with which it leaves."""
-        if not self.divides(destinations) or self._forwards is None:
+        if self._forwards is None or not self._forwards.concern(destinations):
             return await self.outcomes(hosts, envelope, content, destinations)
         parts, known = await self._forwards.parts(envelope, content, destinations)
         outcomes = dict(known)
