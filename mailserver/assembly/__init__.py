@@ -28,6 +28,7 @@ In the order in which they are read:
 * `host`: what the start asks of the host: folders, a Python that the server's user may run, memory
 * `root_plan`: what the root process may do, read from the configuration by a short-lived program
 * `daemon`: daemon mode: the process that was typed waits for the real start and ends with its status
+* `tls_results`: takes what the relay has seen of TLS to those who count it
 * `systemd`: tells systemd of start, reload and stop, and that the reactor turns (sd_notify(3))
 * `sandbox`: a server to play with: loopback only, high ports, one account; mail for elsewhere is caught
 """

@@ -21,6 +21,7 @@ from mailserver.assembly.resolver import make_resolver
 from mailserver.assembly.sending import OwnMail
 from mailserver.assembly.set_apart import holding_of
 from mailserver.assembly.steps import ROADS, make_steps
+from mailserver.assembly.tls_results import TLSResults
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
 from mailserver.delivery.readers import WithReaders
@@ -116,7 +117,7 @@ class Server:
             connections_per_network=limits.connections_per_network,
             stress_percent=limits.stress_percent,
         )
-        self.recordings = Recordings(reactor)
+        self.recordings, self.tls_results = Recordings(reactor), TLSResults()
         self.state = StateStore(
             path=os.path.join(data, "state.db"), clock=reactor, new_threads=self.pools.new, steady=boot_seconds, boot=boot_id()
         )
@@ -221,7 +222,7 @@ class Server:
             check_password=self.logins.checks.matches,
             room_for=lambda octets: self.queue.room_for(octets),
             steady_seconds=time.monotonic,
-            recordings=self.recordings,
+            recordings=self.recordings, tls_results=self.tls_results,
             is_own_domain=self._is_own_domain,
         )  # fmt: skip
 

@@ -31,6 +31,8 @@ In the order in which they are read:
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
 * `srs`: ``mailserver srs``: the keys of the return paths with which forwarded mail leaves
 * `dmarc`: ``mailserver dmarc``: reports about mail in our name, and those that we send
+* `tlsrpt`: ``mailserver tlsrpt``: reports about TLS with our hosts, and those that we send
+* `report_filters`: what those two share: their actions, and how the filter behind them is asked
 * `dns_notes`: name servers that are not believed
 * `published`: asks the authoritative servers of a zone whether they show a record
 * `filter_records`: commands of a filter that keeps records: by the server that runs, else in its files

@@ -34,6 +34,7 @@ from mailserver.cli.plugins import plugin_faults
 from mailserver.cli.published import not_published
 from mailserver.cli.smarthost import token_doubts
 from mailserver.cli.srs import srs_doubts, srs_notes
+from mailserver.cli.tlsrpt import tls_report_doubts
 from mailserver.cli.user_locks import guard_doubts
 from mailserver.cli.without_server import NotNow, finished, offline_router, offline_services
 from mailserver.config import Configuration, ConfigurationError, Fault, Options, load
@@ -90,7 +91,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.warnings += contact_doubts(configuration)
         look.warnings += guard_doubts(configuration)
         look.at_signing_keys(configuration)
-        look.warnings += report_doubts(configuration)
+        look.warnings += report_doubts(configuration) + tls_report_doubts(configuration)
         look.warnings += token_doubts(configuration)
         look.warnings += srs_doubts(configuration)
         look.notes += srs_notes(configuration)

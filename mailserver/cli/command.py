@@ -29,6 +29,7 @@ COMMANDS = {
     "dkim": "make and list the keys with which the mail of our domains is signed",
     "srs": "the keys of the return paths with which forwarded mail leaves",
     "dmarc": "what reports of others say about mail in our name, and the reports that we send",
+    "tlsrpt": "what reports of others say about TLS with our hosts, and the reports that we send",
     "list": "white, black and grey lists: add, remove, show and test entries",
     "learn": "teach the filter that learns which messages are spam, and which are none",
     "contacts": "whom users have to do with; accept or refuse mail from strangers that is held",

@@ -22,6 +22,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver dmarc reports": ("mailserver dmarc reports",),
     "mailserver dmarc send": ("mailserver dmarc send",),
     "mailserver dmarc preview": ("mailserver dmarc preview example.net",),
+    "mailserver tlsrpt show": ("mailserver tlsrpt show example.org --since 30d",),
+    "mailserver tlsrpt list": ("mailserver tlsrpt list", "mailserver tlsrpt list example.org --json"),
+    "mailserver tlsrpt unread": ("mailserver tlsrpt unread --since 7d",),
+    "mailserver tlsrpt reports": ("mailserver tlsrpt reports",),
+    "mailserver tlsrpt send": ("mailserver tlsrpt send",),
+    "mailserver tlsrpt preview": ("mailserver tlsrpt preview example.net",),
     "mailserver list add": (
         "mailserver list add white newsletter@example.net --user alice@example.org --comment 'she reads it'",
         "mailserver list add black 192.0.2.0/24 --hard --for 30d",

@@ -61,6 +61,11 @@ In the order in which they are read:
 * `dmarc_sending`: sends the reports of the days that are over (RFC 9990)
 * `dmarc_report_commands`: what people may see of both
 * `dmarc_reports`: sends DMARC reports, and reads those of others
+* `tls_report_facts`: how TLS with other hosts came out, counted for the reports
+* `tls_report_wishes`: which domains want them
+* `tls_report_sending`: sends the reports of the days that are over (RFC 8460)
+* `tls_report_commands`: what people may see of TLS reports
+* `tls_reports`: sends TLS reports, and reads those of others
 * `authentication_results`: writes what these four have found into the message (RFC 8601)
 * `dkim_signing`: signs what users, local programs and the server itself send
 * `aiosmtpd_handler`: asks a handler that was written for aiosmtpd

@@ -45,13 +45,13 @@ from mailserver.filters.dmarc_facts import DMARCFacts, row_about
 from mailserver.filters.dmarc_report_commands import commands_of
 from mailserver.filters.dmarc_sending import DMARCSending
 from mailserver.filters.received_reports import ReceivedReports
-from mailserver.filters.report_inbox import ReportInbox, passed_for
+from mailserver.filters.report_inbox import DMARC_FINDING, REPORT_FINDINGS, ReportInbox, passed_for
 from mailserver.trust.dmarc_report import AggregateReport, row_of
 from mailserver.trust.dmarc_report_reading import report_in_plain_values
 
 __all__ = ["DMARCReports", "DMARCReportsOptions", "factory"]
 
-FINDING = "dmarc-report"
+FINDING = DMARC_FINDING
 SUBJECT = re.compile(r"report\s+domain\s*:", re.IGNORECASE)  # what RFC 9990 prescribes, more or less
 HOUR_SECONDS = 3600.0
 def _in_ascii(address: Address) -> Address:
@@ -168,7 +168,7 @@ class DMARCReports:
         if self.sending is None or how not in (TransactionEnd.ACCEPTED, TransactionEnd.REFUSED):
             return
         found = next((one for one in envelope.findings if one.name == "dmarc"), None)
-        if found is None or any(one.name == FINDING for one in envelope.findings) or self.inbox.is_addressed(envelope):
+        if found is None or any(one.name in REPORT_FINDINGS for one in envelope.findings) or self.inbox.is_addressed(envelope):
             return
         row = row_about(envelope, found)
         if row is not None:

@@ -29,7 +29,11 @@ from mailserver.api import (
 )
 from mailserver.filters.report_days import DAY_SECONDS, day_of
 
-__all__ = ["ReportInbox", "passed_for"]
+__all__ = ["DMARC_FINDING", "REPORT_FINDINGS", "TLS_FINDING", "ReportInbox", "passed_for"]
+
+DMARC_FINDING = "dmarc-report"
+TLS_FINDING = "tls-report"
+REPORT_FINDINGS = frozenset({DMARC_FINDING, TLS_FINDING})  # no report is about a message with one of them
 
 READ_SECONDS = 15.0
 PASSED_SECONDS = 35 * 86_400.0  # longer than a message is in the queue, or held

@@ -147,6 +147,16 @@ class TapsConnections(Protocol):
     def tap(self, peer: str, port: int, ours: object, /, *, is_client: bool) -> Any: ...
 
 
+class SharesTLSResults(Protocol):
+    """Takes what the relay has seen of TLS with other hosts to those who count it (`mailserver.trust.tls_result.TLSResult`)."""
+
+    def tell(self, result: object, /) -> None: ...
+
+    def listen(self, name: str, heard: Callable[[object], None], /) -> None: ...
+
+    def unlisten(self, name: str, heard: Callable[[object], None], /) -> None: ...
+
+
 class Fetch(Protocol):
     """Fetches one https URL that a stranger may have chosen, within narrow bounds: for policies, keys, reports."""
 
@@ -201,6 +211,7 @@ class Services:
     * `check_password(password, hash)`: an Awaitable of whether they match.  Passwords are compared in a few threads; one that
       matched a moment ago is quick.  With None for the hash the answer is False and takes as long as for a real one
     * `recordings`: whether a connection is recorded for somebody who looks on; the core's own
+    * `tls_results`: how TLS with other hosts came out; the core's own
     * `keep_process(kind, start)`: starts one of the server's own small processes and replaces it when it dies
     * `new_threads(name, most)`: threads of the component's own for calls that may hang (`mailserver.plugins.threads.Threads`)
     * `in_reactor(function, *args)`: from a thread, a Future of what the function returns in the reactor's thread
@@ -221,6 +232,7 @@ class Services:
     check_password: ComparesPasswords = _NOT_LENT
     keep_process: KeepProcess | None = None
     recordings: TapsConnections | None = None
+    tls_results: SharesTLSResults | None = None
     keys_directory: str = ""
     new_threads: NewThreads = _NOT_LENT
     room_for: Callable[[int], bool] = _NOT_LENT

@@ -28,7 +28,6 @@ In the order in which they are read:
 * `durable`: syncs the names of files, which a synced file can still lose
 * `dns_road`: the roads that have no message: what the DNS has said of a name
 * `fetched`: what was fetched from a web server
-* `tls_result`: how the beginning of TLS with another host came out, as reports count it (RFC 8460)
 * `process_failure`: what a call in another process has come to where it came to nothing
 * `known_sender`: whether a sender may be told what became of a message that was answered with 250
 * `held_copy`: a copy that a verdict holds, for those who decide about it

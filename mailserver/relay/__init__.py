@@ -35,6 +35,7 @@ In the order in which they are read:
 * `tls_overrides`: what an administrator has said of a domain's TLS, for a time
 * `tls_history`: what was seen of other hosts' TLS last
 * `explored`: both, with the decision of each host, in plain values for people
+* `tls_results`: what of a session a TLS report counts: pure (RFC 8460)
 * `streaming`: content on its way to the socket, piece by piece, as fast as the peer reads
 * `conversion_forms`: the form in which a host takes a message: as it came, or encoded (RFC 6152, RFC 3030)
 * `conversions`: makes those forms: a small message at once, a large one in a thread

@@ -96,7 +96,7 @@ class Connections:
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits, paces)
         self.wall_clock = clock.seconds
-        self.tls_seen: Callable[[TLSSession], None] | None = None  # is told how TLS began on each connection that wants it
+        self.tls_seen: list[Callable[[TLSSession], None]] = []  # each is told how TLS began on each connection that wants it
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
         self.seconds = seconds or clock.seconds
         self.contexts = ClientContexts(trust_root, resumes=resumes, seconds=self.seconds)
@@ -378,25 +378,27 @@ class Connections:
         """What the beginning of TLS came to."""
         if not conclusion.may_go_on:
             self.contexts.forget_session(connection.record.key)
-        if self.tls_seen is None:
-            return
         target = connection.target
-        try:
-            self.tls_seen(
-                TLSSession(
-                    domain=target.demand.domain,
-                    demand=target.demand,
-                    host=target.host,
-                    address=target.key.address,
-                    own_address=connection.own_address,
-                    outcome=conclusion.outcome,
-                    detail=conclusion.detail,
-                    facts=facts,
-                    time=self.wall_clock(),
-                )
-            )
-        except Exception:  # noqa: BLE001  # whoever counts is no reason not to send
-            self.log.failure("what is told of a TLS session could not be taken")
+        session = TLSSession(
+            domain=target.demand.domain,
+            demand=target.demand,
+            host=target.host,
+            address=target.key.address,
+            own_address=connection.own_address,
+            outcome=conclusion.outcome,
+            detail=conclusion.detail,
+            facts=facts,
+            time=self.wall_clock(),
+        )
+        self.tell_tls(session)
+
+    def tell_tls(self, session: TLSSession) -> None:
+        """Tell those who count and those who explain."""
+        for seen in self.tls_seen:
+            try:
+                seen(session)
+            except Exception:  # noqa: BLE001  # whoever counts is no reason not to send
+                self.log.failure("what is told of a TLS session could not be taken")
 
     def tls_broken(self, connection: RelayProtocol, why: str) -> bool:
         """The TLS handshake failed: whether the next connection tries it in another way."""

@@ -142,7 +142,7 @@ class Relay:
         self.connections = connections
         self.history = TLSHistory()
         """What was seen of other hosts' TLS."""
-        connections.tls_seen = self.history.add
+        connections.tls_seen.append(self.history.add)
         self._tokens: Sequence[TokenKeeper] = tuple(tokens)
         self._sts = sts
         self.calls_at_once = calls_at_once

@@ -29,6 +29,7 @@ In the order in which they are read:
 * `dmarc_report_mail`: such a report as a message, and where it goes
 * `packed_reports`: what reports of strangers are packed in
 * `dmarc_report_reading`: one of others, read out of a message
+* `tls_result`: how the beginning of TLS with another host came out, as reports count it (RFC 8460)
 * `tls_report`: a report about the TLS of a domain's hosts, its JSON, and who wants it (RFC 8460)
 * `tls_report_mail`: such a report as a message
 * `tls_report_reading`: one of others, read out of a message

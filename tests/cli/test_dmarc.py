@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailserver.cli import dmarc
+from mailserver.cli import report_filters
 from mailserver.control.client import CommandRefused
 from tests.cli.support import CONFIGURATION, CommandCase
 
@@ -33,7 +33,7 @@ class Shown(CommandCase):
                 raise self.given
             return {"answer": self.given}
 
-        self.patch(dmarc, "ask_server", ask_server)
+        self.patch(report_filters, "ask_server", ask_server)
 
     def done(self, *words: str, code: int = 0) -> str:
         said = self.command("dmarc", *words)

@@ -228,6 +228,13 @@ dmarc_reports = Shipped(
     target="mailserver.filters.dmarc_reports:DMARCReportsFactory",
 )
 
+tls_reports = Shipped(
+    name="tls_reports",
+    summary="Sends reports about TLS with other hosts, and reads those of others about ours (RFC 8460).",
+    provides=(IContentFilter,),
+    target="mailserver.filters.tls_reports:TLSReportsFactory",
+)
+
 greylist = Shipped(
     name="greylist",
     summary="Asks doubtful strangers to come again, once (greylisting, RFC 6647).",
