@@ -10,7 +10,7 @@ from mailserver.api import Argument, CannotDo, Clock, ComponentCommand, LookupFa
 from mailserver.filters.received_reports import ReceivedReports
 from mailserver.filters.report_days import DAY_SECONDS, DAYS, day_of, start_of
 from mailserver.filters.report_inbox import ReportInbox
-from mailserver.filters.tls_report_facts import TLSFacts, TLSReportGroup
+from mailserver.filters.tls_report_facts import TLSReportFacts, TLSReportGroup
 from mailserver.filters.tls_report_sending import TLSSending
 from mailserver.trust.tls_report import TLSReport, report_json
 
@@ -23,7 +23,7 @@ DAY = Argument("day", "the day in UTC: 2026-11-30; absent: today", required=Fals
 
 
 def tls_commands_of(
-    *, received: ReceivedReports[TLSReport], inbox: ReportInbox, sending: TLSSending | None, facts: TLSFacts, clock: Clock
+    *, received: ReceivedReports[TLSReport], inbox: ReportInbox, sending: TLSSending | None, facts: TLSReportFacts, clock: Clock
 ) -> Sequence[ComponentCommand]:
     """``show``, ``list``, ``unread``, ``reports``, ``send``, ``preview``."""
     orders = _Orders(received, inbox, sending, facts, clock)
@@ -60,7 +60,7 @@ class _Orders:
         received: ReceivedReports[TLSReport],
         inbox: ReportInbox,
         sending: TLSSending | None,
-        facts: TLSFacts,
+        facts: TLSReportFacts,
         clock: Clock,
     ) -> None:
         self._received = received

@@ -19,7 +19,7 @@ from mailserver.filters.report_days import DAY_SECONDS, day_of
 from mailserver.trust.tls_report import FailureDetail, PolicyRow
 from mailserver.trust.tls_result import TLSPolicyFound, TLSResult
 
-__all__ = ["TLSFacts", "TLSReportGroup"]
+__all__ = ["TLSReportFacts", "TLSReportGroup"]
 
 KEPT_SECONDS = 4.0 * DAY_SECONDS
 GROUPS_MOST = 5_000  # domains of a day
@@ -49,7 +49,7 @@ class TLSReportGroup:
         return f"{self.day}/{self.domain}"
 
 
-class TLSFacts:
+class TLSReportFacts:
     """`take` counts a session, the others read.
 
     group/DAY/DOMAIN; policy/DAY/DOMAIN/P: the policy; detail/DAY/DOMAIN/P/D: the failure; count/DAY/DOMAIN/P/good, /bad, /D.

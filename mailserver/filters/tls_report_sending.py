@@ -8,7 +8,7 @@ from typing import Any
 from mailserver.api import Address, CannotTell, Clock, Fetch, FetchFailed, IRecords, Send
 from mailserver.filters.report_days import DAY_SECONDS, ReportDays, start_of
 from mailserver.filters.sent_reports import SentReport, SentReports
-from mailserver.filters.tls_report_facts import TLSFacts, TLSReportGroup
+from mailserver.filters.tls_report_facts import TLSReportFacts, TLSReportGroup
 from mailserver.trust.dmarc import Query
 from mailserver.trust.dmarc_report import report_id
 from mailserver.trust.dmarc_report_mail import report_address
@@ -32,7 +32,7 @@ class TLSSending:
     def __init__(
         self,
         *,
-        facts: TLSFacts,
+        facts: TLSReportFacts,
         records: IRecords,
         query: Query,
         send: Send,

@@ -43,7 +43,7 @@ from mailserver.api import (
 from mailserver.filters.received_reports import ReceivedReports
 from mailserver.filters.report_inbox import TLS_FINDING, ReportInbox, passed_for
 from mailserver.filters.tls_report_commands import tls_commands_of
-from mailserver.filters.tls_report_facts import TLSFacts
+from mailserver.filters.tls_report_facts import TLSReportFacts
 from mailserver.filters.tls_report_sending import TLSSending
 from mailserver.filters.tls_report_wishes import ReportWishes
 from mailserver.trust.tls_report import TLSReport, policy_row_of
@@ -85,7 +85,7 @@ class TLSReportsOptions(Options):
 
 @implementer(IContentFilter, IMailReader, IPeriodic, ICommands, IComponent)
 class TLSReports:
-    """Joins the parts: `TLSFacts`, `TLSSending`, `ReceivedReports`, `ReportInbox`."""
+    """Joins the parts: `TLSReportFacts`, `TLSSending`, `ReceivedReports`, `ReportInbox`."""
 
     cost = 160  # after `dmarc`
     interval_seconds = 60.0
@@ -103,7 +103,7 @@ class TLSReports:
         self._counting = 0
         self._wishes = ReportWishes(self._query, services.steady_seconds)
         self.reads = (options.local_part,) if options.local_part else ()
-        self.facts = TLSFacts(services.state, services.clock)
+        self.facts = TLSReportFacts(services.state, services.clock)
         self.received = ReceivedReports(
             services.records, services.state, options.retention, of=TLSReport.of, row_of=policy_row_of
         )
