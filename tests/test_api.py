@@ -20,7 +20,10 @@ from tests.api_page import PAGE, page, sentence_of
 FOR_A_REASON = {
     "IComponentFactory: Any",  # `options`: each factory has a class of its own
 }
-CORES_OWN = {"Denial", "Denied", "IAuthenticator", "ILogin", "IRetrySchedule", "KeepProcess", "LoggedIn", "RetryTimes"}
+CORES_OWN = {
+    "AddressState", "Denial", "Denied", "DestinationState", "IAuthenticator", "IDestinations", "ILogin", "IRetrySchedule", "KeepProcess",
+    "LoggedIn", "RetryTimes",
+}  # fmt: skip
 
 
 def untyped(name: str, node: ast.ClassDef | ast.FunctionDef) -> Iterator[str]:

@@ -125,6 +125,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver queue list --state held --limit 20",
     ),
     "mailserver queue show": ("mailserver queue show 06F2J8Q4M1ZK7X9A",),
+    "mailserver queue destinations": ("mailserver queue destinations", "mailserver queue destinations google"),
     "mailserver queue cat": ("mailserver queue cat 06F2J8Q4M1ZK7X9A > message.eml",),
     "mailserver queue bounce": ("mailserver queue bounce --domain nowhere.example --older 1d",),
     "mailserver queue retry": ("mailserver queue retry --domain example.net", "mailserver queue retry --all"),

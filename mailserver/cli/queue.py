@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, size, table
 from mailserver.cli.queue_cat import add_cat
+from mailserver.cli.queue_destinations import add_destinations
 from mailserver.cli.queue_filters import add_filters, is_everything, selection_of
 from mailserver.cli.queue_orders import add_verbs
 from mailserver.cli.queue_salvage import add_salvage
@@ -38,6 +39,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     showing = actions.add_parser("show", parents=[common], help="one message with each of its destinations")
     showing.add_argument("id", metavar="ID", help="the message's id")
     showing.set_defaults(run=show_message)
+    add_destinations(actions, common)
     add_cat(actions, common)
     add_verbs(actions, common)
     add_salvage(actions, common)

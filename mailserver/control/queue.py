@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from mailserver.control.parts import PolicyParts, RunningServer
 from mailserver.control.route import parsed_address, usable_routes
 from mailserver.control.server import CommandRefused
-from mailserver.interfaces import CannotTell, IForgiving
+from mailserver.interfaces import CannotTell, IDestinations, IForgiving
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Local, Remote
 from mailserver.mail.faults import StorageFault
@@ -26,7 +26,7 @@ HELD_MOST = 100  # copies with all that was found
 
 
 class QueueCommands:
-    """``queue.list``, `show`, `select` and `change`, and ``quarantine.list``.  `policy` gives the one in force."""
+    """``queue.list``, `show`, `select`, `change`, `destinations`; ``quarantine.list``.  `policy` gives the one in force."""
 
     log = Logger()
 
@@ -41,6 +41,7 @@ class QueueCommands:
             "queue.show": self.show,
             "queue.select": self.select,
             "queue.change": self.change,
+            "queue.destinations": self.destinations,
             "quarantine.list": self.held,
         }
 
@@ -62,6 +63,18 @@ class QueueCommands:
             _selection(arguments), int(arguments.get("after", 0)), limit
         )
         return {"entries": [asdict(entry) for entry in found], "next": next, "depth": self._server.queue.depth}
+
+    async def destinations(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`limit`: how mail goes to each host or operator, those for which most waits first (`destinations`)."""
+        remote: Any = self._server.remote
+        if not IDestinations.providedBy(remote):
+            raise CommandRefused("no mail goes to other hosts" if remote is None else "its delivery does not tell")
+        limit = max(1, min(int(arguments.get("limit", PAGE_MOST)), PAGE_MOST))
+        try:
+            found = remote.destinations(limit)
+        except CannotTell as error:
+            raise CommandRefused(str(error)) from error
+        return {"destinations": [asdict(one) for one in found]}
 
     async def held(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`selection`, `after` (a copy), `limit`: the copies that verdicts hold and that are meant, and where to go on."""

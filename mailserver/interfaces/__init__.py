@@ -47,10 +47,13 @@ from mailserver.interfaces.components import (
     ISweeping,
 )
 from mailserver.interfaces.delivery import (
+    AddressState,
     Candidate,
+    DestinationState,
     IBatchDelivery,
     IConcurrentDelivery,
     IDelivery,
+    IDestinations,
     IForgiving,
     IHostFinder,
     IMailReader,
@@ -101,6 +104,7 @@ from mailserver.interfaces.services import (
 from mailserver.interfaces.session import IExtension, IPeerEnd, ITransactionEnd, TransactionEnd
 
 __all__ = [
+    "AddressState",
     "Argument",
     "Candidate",
     "CannotDo",
@@ -112,6 +116,7 @@ __all__ = [
     "ComponentThreads",
     "Denial",
     "Denied",
+    "DestinationState",
     "Fetch",
     "IAccountFollower",
     "IAccountList",
@@ -126,6 +131,7 @@ __all__ = [
     "IContentFilter",
     "ICounting",
     "IDelivery",
+    "IDestinations",
     "IDirectory",
     "IExtension",
     "IForgiving",

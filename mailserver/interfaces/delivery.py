@@ -14,10 +14,13 @@ from mailserver.mail.envelope import Envelope
 from mailserver.mail.parcel import Destination, Parcel
 
 __all__ = [
+    "AddressState",
     "Candidate",
+    "DestinationState",
     "IBatchDelivery",
     "IConcurrentDelivery",
     "IDelivery",
+    "IDestinations",
     "IForgiving",
     "IHostFinder",
     "IMailReader",
@@ -148,6 +151,56 @@ class IRetrySchedule(Interface):
 
         It is asked after each attempt, of each destination by itself.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """One address of a destination: `waiting` messages in memory, open `connections`, and whether it is out of reach.
+
+    `out_of_reach_seconds`: so long until it is tried again, None where it is in reach; `why` is the reply or the fault.
+    """
+
+    address: str
+    host: str
+    route: str
+    waiting: int
+    connections: int
+    out_of_reach_seconds: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationState:
+    """How mail goes to one host, or to the hosts of one operator.
+
+    `waiting` messages wait in memory, `put_off` in the queue until they have their turn.  Of `connections` there may be
+    `connections_most` now and `connections_limit` by the configuration; of messages a minute `per_minute` and
+    `per_minute_limit`, None where as many go as can.  `sent` were begun in the last minute.  `paused_seconds`: so long nothing
+    goes, because it was asked for less.  `last_reply` is the last that was no success, `last_reply_seconds` ago, and `why` what
+    it meant for the pace.
+    """
+
+    name: str
+    waiting: int
+    put_off: int
+    sent: int
+    connections: int
+    connections_most: int
+    connections_limit: int
+    per_minute: float | None
+    per_minute_limit: float | None
+    paused_seconds: float
+    last_reply: str
+    last_reply_seconds: float | None
+    why: str
+    addresses: tuple[AddressState, ...]
+
+
+class IDestinations(Interface):
+    """Optional, beside `IDelivery`: a delivery that can say how mail goes to its destinations."""
+
+    def destinations(most: int) -> Sequence[DestinationState]:
+        """So many of them at most: those for which most waits first, then those that are slow, then the others."""
 
 
 class IForgiving(Interface):

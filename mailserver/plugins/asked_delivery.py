@@ -15,9 +15,11 @@ from zope.interface import directlyProvides
 
 from mailserver.interfaces import (
     Candidate,
+    DestinationState,
     IBatchDelivery,
     IConcurrentDelivery,
     IDelivery,
+    IDestinations,
     IForgiving,
     IHostDelivery,
     IHostFinder,
@@ -37,8 +39,8 @@ from mailserver.plugins.sound_routes import kind_of, sequence_of, text_of
 __all__ = ["AskedDelivery"]
 
 KINDS = (
-    IBatchDelivery, IConcurrentDelivery, IDelivery, IForgiving, IHostDelivery, IHostFinder, IMayBeMissing, IPreparing,
-    IRetrySchedule,
+    IBatchDelivery, IConcurrentDelivery, IDelivery, IDestinations, IForgiving, IHostDelivery, IHostFinder, IMayBeMissing,
+    IPreparing, IRetrySchedule,
 )  # fmt: skip
 HOSTS_SECONDS = 50.0  # a person waits
 CANDIDATES_MOST = 1000
@@ -97,6 +99,10 @@ class AskedDelivery:
         answer = ask("hosts_for", HOSTS_SECONDS, _hosts, delivery.hosts_for, address, passes=(AddressError,))
         return await answer if isinstance(answer, Deferred) else answer
 
+    def destinations(self, most: int) -> Sequence[DestinationState]:
+        """As `IDestinations`.  Raises `CannotTell`."""
+        return self.asking.call("destinations", _states, self._delivery.destinations, most)
+
     def forgive(self) -> None:
         """As `IForgiving`.  Raises `CannotTell`."""
         self.asking.call("forgive", _nothing, self._delivery.forgive)
@@ -122,6 +128,13 @@ def _words(answer: object) -> str:
     if not isinstance(answer, str):
         raise TypeError(f"the answer is {kind_of(answer)}, not text")
     return text_of(answer, "the answer", WORDS_CHARACTERS)
+
+
+def _states(answer: object) -> Sequence[DestinationState]:
+    states = sequence_of(answer, CANDIDATES_MOST)
+    if any(type(one) is not DestinationState for one in states):
+        raise TypeError("a member of the answer is no state of a destination")
+    return states
 
 
 def _hosts(answer: object) -> Sequence[Candidate] | Outcome:

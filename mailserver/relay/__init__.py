@@ -13,6 +13,7 @@ In the order in which they are read:
 * `pool`: which transaction goes over which connection: pure, without sockets and without a clock
 * `pool_records`: what it keeps of connections and destinations
 * `pace`: how fast mail goes to one destination: pure
+* `destination_states`: how mail goes to each destination, for people
 * `pace_options`: the keys that say so
 * `operators`: whose hosts share one pace, and the limits of each destination
 * `rate_replies`: which replies ask for a slower pace

@@ -220,7 +220,7 @@ class Connections:
             if refusal is None:
                 host = transmission.target.host
                 if transmission.why is None:
-                    seconds = self.pool.put_off(key, host, now)
+                    seconds = self.pool.put_off(key, host, now, route=transmission.target.route)
                     if seconds is not None:  # our own pace: no reason to ask a host that comes after this one
                         self._put_off(transmission, seconds)
                         return
@@ -426,17 +426,18 @@ class Connections:
         )
         evicted: list[Transmission] = []
         why = _why(done)
-        slower = _slow_down(done)
+        no, slower = _heard(done)
         turned_away = lost and meaning is Meaning.ELSEWHERE and done.sender_reply is None
-        if slower is not None and not turned_away:
-            self.pool.slowed(record, slower[0], transmission.begun_at, now, slower[1])
+        if slower is not None and no is not None and not turned_away:
+            self.pool.slowed(record, slower, transmission.begun_at, now, no)
         elif not lost:
             self.pool.taken(record, transmission.begun_at, now)
+        if no is not None and slower is None:
+            self.pool.heard(record, no, now)
         if not lost and connection.session.is_ready and not self._stopping:
             self.pool.finished(record, now)
         elif turned_away:
-            what = None if slower is None else slower[0]
-            evicted = self.pool.failed(record, now, why, slow_down=what, begun_at=transmission.begun_at, is_open=True)
+            evicted = self.pool.failed(record, now, why, slow_down=slower, begun_at=transmission.begun_at, is_open=True)
         else:
             self.pool.ending(record)
             if not lost:
@@ -524,14 +525,16 @@ def _is_uncertain(done: events.Done) -> bool:
     return any(outcome.note == UNCERTAIN for outcome in done.outcomes)
 
 
-def _slow_down(done: events.Done) -> tuple[SlowDown, Reply] | None:
-    """What the peer has said of our pace, to MAIL, to a recipient, or to the content."""
+def _heard(done: events.Done) -> tuple[Reply | None, SlowDown | None]:
+    """The first answer of the peer that was no success, or the one that asks for less; and of what."""
+    no: Reply | None = None
     for outcome in done.outcomes:
-        if isinstance(outcome, answers.Delayed) and not outcome.note:  # its own word
-            what = slow_down(outcome.reply)
-            if what is not None:
-                return what, outcome.reply
-    return None
+        if not isinstance(outcome, answers.Delivered) and not outcome.note:  # a note says that the words are ours
+            slower = slow_down(outcome.reply)
+            if slower is not None:
+                return outcome.reply, slower
+            no = no or outcome.reply
+    return no, None
 
 
 def _why(done: events.Done) -> Reply:

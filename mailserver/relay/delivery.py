@@ -21,9 +21,11 @@ from zope.interface import implementer
 
 from mailserver.interfaces import (
     Candidate,
+    DestinationState,
     IComponent,
     IConcurrentDelivery,
     ICounting,
+    IDestinations,
     IForgiving,
     IHostDelivery,
     IHostFinder,
@@ -39,6 +41,7 @@ from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.mail.reply import Reply
 from mailserver.mail.route_map import RouteMap
 from mailserver.relay.connections import Connections
+from mailserver.relay.destination_states import destination_states
 from mailserver.relay.explored import explored_hosts, explored_override, explored_sts
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.route_settings import ConnectSettings, RouteSettings
@@ -111,7 +114,9 @@ async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
     return outcomes
 
 
-@implementer(IConcurrentDelivery, IComponent, ICounting, IForgiving, IHostFinder, IHostDelivery, IRetrySchedule)
+@implementer(
+    IConcurrentDelivery, IComponent, ICounting, IDestinations, IForgiving, IHostFinder, IHostDelivery, IRetrySchedule
+)  # fmt: skip
 class Relay:
     """Sends mail to other hosts.
 
@@ -231,6 +236,10 @@ class Relay:
         for book in {settings.book for settings in self.routes.ways}:
             book.forgive()
         self.connections.forgive()
+
+    def destinations(self, most: int) -> Sequence[DestinationState]:
+        """How mail goes to each host or operator (`IDestinations`)."""
+        return destination_states(self.connections.pool, self.connections.seconds(), most)
 
     async def hosts_for(self, address: Address, sender: Address | None = None) -> Sequence[Candidate] | Outcome:
         """The hosts that mail for this address would be offered to, or the outcome where none is found."""

@@ -52,6 +52,7 @@ WAITING_LEAST = 10  # so many may wait in memory at any pace
 WAITING_SECONDS = 60.0
 PUT_OFF_LEAST = 5.0
 PUT_OFF_MOST = 1800.0
+PUT_OFF_MINUTES = 60
 PACES_KEPT = 10_000
 WORDS_KEPT = 300
 
@@ -65,10 +66,10 @@ class DestinationPace:
     """
 
     __slots__ = (
-        "_begun", "_connections_most", "_lowered_at", "_next_turn", "_part", "_searches", "_taken", "_tokens", "_tokens_at",
-        "busy",
+        "_begun", "_connections_most", "_lowered_at", "_next_turn", "_part", "_put_off", "_searches", "_taken",
+        "_tokens", "_tokens_at", "busy",
         "connections", "is_shared", "last_at", "last_reply", "limit", "lowered", "name", "opening", "paused_until",
-        "per_minute", "put_off_count", "queues", "refusals", "starved",
+        "per_minute", "queues", "refusals", "starved", "why",
     )  # fmt: skip
 
     def __init__(self, name: str, limit: PaceLimit, *, is_shared: bool = False) -> None:
@@ -81,8 +82,9 @@ class DestinationPace:
         self.queues: dict[Any, Any] = {}
         self.starved: dict[Any, Any] = {}  # those of `queues` that want a connection while all are taken
         self.lowered = 0  # how often
-        self.put_off_count = 0
-        self.last_reply = ""  # that was about the pace
+        self.last_reply = ""  # that was no success
+        self.why = ""  # what it has meant for the pace
+        self._put_off: dict[int, int] = {}  # how many come again in which minute
         self.last_at: float | None = None
         self.forgive()
         self._part = 0
@@ -110,8 +112,8 @@ class DestinationPace:
         if former.is_lowered and former.per_minute is not None:
             self.per_minute = min(former.per_minute, self.limit.per_minute or FASTEST)
         self.paused_until, self.refusals, self._lowered_at = former.paused_until, former.refusals, former._lowered_at
-        self.last_reply, self.last_at = former.last_reply, former.last_at
-        self.lowered, self.put_off_count = former.lowered, former.put_off_count
+        self.last_reply, self.last_at, self.why = former.last_reply, former.last_at, former.why
+        self.lowered, self._put_off = former.lowered, former._put_off
         if former._connections_most < former.limit.connections:
             self._connections_most = min(former._connections_most, float(self.limit.connections))
 
@@ -185,8 +187,24 @@ class DestinationPace:
         if turn > now + PUT_OFF_MOST:
             turn = now + PUT_OFF_MOST
         self._next_turn = turn + MINUTE / self.per_minute
-        self.put_off_count += 1
-        return max(PUT_OFF_LEAST, turn - now)
+        seconds = max(PUT_OFF_LEAST, turn - now)
+        minute = int((now + seconds) / MINUTE)
+        self._put_off[minute] = self._put_off.get(minute, 0) + 1
+        if len(self._put_off) > PUT_OFF_MINUTES:
+            self.put_off_now(now)
+        return seconds
+
+    def put_off_now(self, now: float) -> int:
+        """How many wait in the queue for their turn."""
+        minute = int(now / MINUTE)
+        for past in [one for one in self._put_off if one < minute]:
+            del self._put_off[past]
+        return sum(self._put_off.values())
+
+    def begun_in_last_minute(self, now: float) -> int:
+        """Messages."""
+        self._turn(now)
+        return sum(self._begun)
 
     def waiting_most(self, now: float) -> int:
         """How many may wait in memory."""
@@ -216,7 +234,8 @@ class DestinationPace:
 
     def refused(self, what: SlowDown, begun_at: float, now: float, reply: Reply) -> None:
         """The peer wants less; `begun_at` is when the message or the connection was begun that heard it."""
-        self.last_reply, self.last_at = str(reply)[:WORDS_KEPT], now
+        self.heard(reply, now)
+        self.why = f"it was asked for fewer {what.value}"
         if what is SlowDown.CONNECTIONS and self.connections > 1:
             # The one that was turned away is still counted.
             self._connections_most = max(1.0, min(self._connections_most, float(self.connections - 1)))
@@ -230,6 +249,10 @@ class DestinationPace:
         self.paused_until = now + min(pause, PAUSE_SECONDS_MOST)
         self._lowered_at = now
         self._tokens, self._tokens_at = 1.0, self.paused_until
+
+    def heard(self, reply: Reply, now: float) -> None:
+        """The peer has said so, and it was no success."""
+        self.last_reply, self.last_at, self.why = str(reply)[:WORDS_KEPT], now, ""
 
     def _lower(self, now: float) -> None:
         self._turn(now)

@@ -93,9 +93,9 @@ class Pool(Generic[Job]):
             return destination.why if len(destination.waiting) >= self.limits.probe_waiting else None
         return destination.why if now < destination.probe_at else None
 
-    def put_off(self, key: Key, host: str, now: float) -> float | None:
+    def put_off(self, key: Key, host: str, now: float, *, route: str = "") -> float | None:
         """In how many seconds a transaction for `key` shall come again, because too many wait; None where it may wait here."""
-        pace = self._destination(key, host).pace
+        pace = self._destination(key, host, route).pace
         if not pace.is_limited:
             return None
         return pace.put_off(sum([len(one.waiting) for one in pace.queues.values()]), now)
@@ -176,6 +176,7 @@ class Pool(Generic[Job]):
         """
         destination = self._destinations[record.key]
         self.counts.failed += 1
+        destination.pace.heard(why, now)
         if slow_down is not None:
             destination.pace.refused(slow_down, record.opened_at if begun_at is None else begun_at, now, why)
         self._retire(destination, record) if is_open else self._remove(destination, record)
@@ -200,6 +201,10 @@ class Pool(Generic[Job]):
     def slowed(self, record: ConnectionRecord, what: SlowDown, begun_at: float, now: float, why: Reply) -> None:
         """A transaction that was begun then was refused with a reply about our pace."""
         self._destinations[record.key].pace.refused(what, begun_at, now, why)
+
+    def heard(self, record: ConnectionRecord, why: Reply, now: float) -> None:
+        """The peer has said so, and it was no success."""
+        self._destinations[record.key].pace.heard(why, now)
 
     def taken(self, record: ConnectionRecord, begun_at: float, now: float) -> None:
         """A transaction that was begun then has had an answer that is not about our pace."""
@@ -298,11 +303,11 @@ class Pool(Generic[Job]):
 
     # --- inside ---
 
-    def _destination(self, key: Key, host: str) -> DestinationQueue[Job]:
+    def _destination(self, key: Key, host: str, route: str = "") -> DestinationQueue[Job]:
         destination = self._destinations.get(key)
         if destination is None:
             pace = self.paces.find(host, key.address, key.port)
-            destination = self._destinations[key] = pace.queues[key] = DestinationQueue(key, pace, host)
+            destination = self._destinations[key] = pace.queues[key] = DestinationQueue(key, pace, host, route)
             if len(self._destinations) > KEYS_KEPT:
                 self._forget(key)
         return destination

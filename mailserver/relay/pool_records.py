@@ -107,13 +107,13 @@ class DestinationQueue(Generic[Job]):
     """One destination: what waits for it, its connections, and what is known of its health."""
 
     __slots__ = (
-        "allowed", "closing", "connections", "failures", "host", "idle", "key", "opening", "pace", "probe_at", "step",
-        "waiting", "why",
+        "allowed", "closing", "connections", "failures", "host", "idle", "key", "opening", "pace", "probe_at", "route",
+        "step", "waiting", "why",
     )  # fmt: skip
 
-    def __init__(self, key: Key, pace: DestinationPace, host: str = "") -> None:
+    def __init__(self, key: Key, pace: DestinationPace, host: str = "", route: str = "") -> None:
         self.key = key
-        self.host = host  # the name that led here first
+        self.host, self.route = host, route  # the names that led here first
         self.pace = pace
         self.waiting: deque[Job] = deque()
         self.idle: list[ConnectionRecord] = []  # the one used last stands at the end

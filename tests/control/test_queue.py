@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mailserver.control.queue import QueueCommands
-from mailserver.interfaces import IForgiving
+from mailserver.control.server import CommandRefused
+from mailserver.interfaces import AddressState, DestinationState, IDestinations, IForgiving
 from mailserver.queue.admin.orders import Page
 
 
@@ -44,3 +45,27 @@ class Retry(SynchronousTestCase):
         self.assertEqual(self.change("retry", dry_run=True), 0, "it is only shown")
         self.assertEqual(self.change("retry"), 1)
         self.assertEqual(self.change("retry", after=7), 1, "its next pages are the same order")
+
+
+STATE = DestinationState(
+    "google", 2, 30, 55, 3, 5, 20, 12.5, None, 40.0, "421 4.7.28 \x1b[31mslow", 61.0, "it was asked for fewer messages",
+    (AddressState("192.0.2.1:25", "mx.google.com", "", 2, 3, None, ""), AddressState("[::1]:25", "mx2.google.com", "eu", 0, 0, 30.0, "no")),
+)  # fmt: skip
+
+
+@implementer(IDestinations)
+class Tells:
+    def destinations(self, most: int) -> list[DestinationState]:
+        return [STATE][:most]
+
+
+class Destinations(SynchronousTestCase):
+    def ask(self, remote: Any) -> Any:
+        commands = QueueCommands(cast("Any", SimpleNamespace(remote=remote)), lambda: cast("Any", None))
+        return Deferred.fromCoroutine(commands.destinations({}))
+
+    def test_the_relay_is_asked_and_who_has_none_is_told(self) -> None:
+        (found,) = self.successResultOf(self.ask(Tells()))["destinations"]
+        self.assertEqual((found["name"], found["addresses"][1]["route"]), ("google", "eu"))
+        for remote, words in ((None, "no mail goes to other hosts"), (object(), "does not tell")):
+            self.assertIn(words, str(self.failureResultOf(self.ask(remote), CommandRefused).value))

@@ -3,7 +3,9 @@
 from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from mailserver.interfaces import IDestinations
 from mailserver.mail.answers import Delayed, Delivered
 from mailserver.mail.reply import Reply
 from mailserver.relay.operators import Operator, PaceLimit, PaceTable
@@ -296,6 +298,26 @@ class OverThePace(RelayCase):
         put_off = [one[0][0] for one in answers if one and isinstance(one[0][0], Delayed) and one[0][0].put_off_seconds]
         self.assertGreater(len(put_off), 400)
         self.assertLess(len([one for one in answers if not one]), 70)
+
+    def test_what_people_are_told_of_the_destinations(self):
+        self.relay = self.make(pool={"per_destination": 2}, paces=PaceTable(PaceLimit(2), [Operator("slow", ("a.example",), per_minute=12)]))
+        self.peers(Peer({"MAIL": ["421 4.7.28 rate limited", None]}))
+        verifyObject(IDestinations, self.relay)
+        for _ in range(100):
+            self.begin()
+        self.begin("user@example.com")
+        self.turn()
+        slow, dead = self.relay.destinations(10)
+        self.assertEqual((slow.name, slow.waiting, slow.connections, slow.connections_limit), ("slow", 12, 0, 2))
+        self.assertEqual((slow.per_minute, slow.per_minute_limit, slow.paused_seconds), (6, 12, 5))
+        self.assertEqual((slow.last_reply, slow.last_reply_seconds, slow.why), ("421 4.7.28 rate limited", 0, "it was asked for fewer messages"))
+        self.assertGreater(slow.put_off, 80)
+        self.assertEqual([(one.address, one.host, one.waiting) for one in slow.addresses], [("192.0.2.1:25", "a.example", 12)])
+        self.assertEqual((dead.name, dead.waiting, dead.per_minute, dead.addresses[0].out_of_reach_seconds), ("b.example", 0, None, 30))
+        self.assertIn("refused", dead.last_reply)
+        self.assertEqual(len(self.relay.destinations(1)), 1)
+        self.pass_time(3600)
+        self.assertEqual(self.relay.destinations(1)[0].put_off, 0)
 
     def test_a_reload_changes_limits_and_keeps_what_was_learnt(self):
         self.relay = self.make(paces=PaceTable(PaceLimit(per_minute=600)))
