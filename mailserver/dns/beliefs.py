@@ -54,8 +54,9 @@ class _Known:
 class Beliefs:
     """Examines the servers that may be believed.
 
-    `ask(server, question)` asks that server alone.  `changed()` is told when other servers are believed than before: answers that
-    are remembered are worth something else then.  `settled()` is told when no question has to wait any more (`is_finding_out`).
+    `clock` calls later, `seconds` is monotonic.  `ask(server, question)` asks that server alone.  `changed()` is told when other
+    servers are believed than before: answers that are remembered are worth something else then.  `settled()` is told when no
+    question has to wait any more (`is_finding_out`).
     """
 
     log = Logger()
@@ -64,6 +65,7 @@ class Beliefs:
         self,
         *,
         clock: Any,
+        seconds: Callable[[], float],
         ask: Ask,
         names: ProbeNames,
         trust: Trust = Trust.AUTO,
@@ -71,6 +73,7 @@ class Beliefs:
         settled: Callable[[], None],
     ) -> None:
         self._clock = clock
+        self._seconds = seconds
         self._ask = ask
         self._names = names
         self._trust = trust
@@ -131,7 +134,7 @@ class Beliefs:
 
     def look(self) -> None:
         """Somebody has a question: what is not known of a server is found out first, unless it was asked a moment ago."""
-        now = self._clock.seconds()
+        now = self._seconds()
         for server, known in self._known.items():
             is_known = known.running is not None or known.finding.validation is not Validation.UNKNOWN
             if not is_known and now >= known.examined_at + ASKED_AGAIN_SECONDS:
@@ -167,7 +170,7 @@ class Beliefs:
             if known.timer is not None:
                 known.timer.cancel()
                 known.timer = None
-            known.examined_at = self._clock.seconds()
+            known.examined_at = self._seconds()
             running = ensureDeferred(self._examined(server))
             known.running = running
             running.addCallbacks(
@@ -191,7 +194,7 @@ class Beliefs:
 
     def _found(self, server: NameServer, known: _Known, finding: ServerFinding) -> None:
         known.running = None
-        known.examined_at = self._clock.seconds()
+        known.examined_at = self._seconds()
         if self._known.get(server) is not known:
             return
         before, believed = known.finding, self.believes(server)

@@ -105,6 +105,7 @@ class Resolver:
         if probe_names is not None:
             self._beliefs = Beliefs(
                 clock=reactor,
+                seconds=self._seconds,
                 ask=self._probe,
                 names=probe_names,
                 trust=trust,
@@ -242,9 +243,12 @@ class Resolver:
         return deferred
 
     def _begin(self, lookup: Lookup, now: float) -> None:
-        self._asking += 1
         if self._follows_system and now >= self._resolv_conf_next:
             self._look_at_system(now)
+            if self._waits:  # there are other servers now, of which nothing is known yet
+                self._queue.appendleft(lookup)
+                return
+        self._asking += 1
         self._ask_about(lookup, now)
 
     def _ask_about(self, lookup: Lookup, now: float) -> None:

@@ -15,6 +15,7 @@ from mailserver.dns.beliefs import Beliefs
 from mailserver.dns.validation import ProbeAnswer, ProbeQuestion
 from mailserver.mail.dns_records import LookupFailed, ServerAddress
 from tests.dnssec import SignedWorld, Zone, shared
+from tests.requires import require_root
 
 NAMES = ProbeNames(("s",), ("u",), ("b",))
 HERE = NameServer(ServerAddress("127.0.0.1"), trusted=True)
@@ -37,7 +38,7 @@ class Examinations(SynchronousTestCase):
 
     def made(self, trust: Trust = Trust.AUTO) -> Beliefs:
         return Beliefs(
-            clock=self.clock, ask=self.ask, names=NAMES, trust=trust,
+            clock=self.clock, seconds=self.clock.seconds, ask=self.ask, names=NAMES, trust=trust,
             changed=lambda: self.told.append("changed"), settled=lambda: self.told.append("settled"),
         )  # fmt: skip
 
@@ -210,6 +211,27 @@ class RealServers(TestCase):
         self.assertTrue(await self.is_secure(resolver))
         (said,) = resolver.beliefs.values()
         self.assertEqual(said, "believed: validates (signed.probe is authenticated, bogus.probe is refused as bogus)")
+
+    async def test_where_resolv_conf_names_another_it_is_examined_before_anything_else_is_asked(self) -> None:
+        path, now = self.mktemp(), [0.0]
+        host = "127.53.78.1"
+        require_root("port 53")
+        world = SignedWorld(zones(), f"{host}@53")
+        self.addCleanup(world.stop)
+        world.start()
+        with open(path, "w") as file:
+            file.write("nameserver 127.53.78.2\n")
+        resolver = Resolver(
+            reactor=reactor, resolv_conf=path, probe_names=self.NAMES, seconds=lambda: reactor.seconds() + now[0]
+        )
+        self.addCleanup(resolver.stop)
+        await resolver.start()
+        await self.assertFailure(resolver.query("secure.example", "A"), LookupFailed)
+        with open(path, "w") as file:
+            file.write(f"nameserver {host}\n# another length\n")
+        now[0] = 31.0
+        self.assertTrue(await self.is_secure(resolver))
+        self.assertEqual(list(resolver.beliefs), [host])
 
     async def test_one_that_does_not_validate_is_not_believed(self) -> None:
         resolver = await self.resolver(self.world.not_validating())
