@@ -167,6 +167,27 @@ class EveryKey(TestCase):
         self.assertEqual((await self.reload(made, users))["needs_restart"], [])
         self.assertEqual((await self.reload(made, WHOLE.replace("[pickup]", "[drop]")))["needs_restart"], ["pickup"])
 
+    async def test_routes_and_what_the_relay_does_need_no_restart_but_its_kind_and_the_first_route_do(self) -> None:
+        route = '[[route]]\ndomain = "partner.example"\nhost = "192.0.2.1"\nport = {port}\n[dns]'
+        mx = WHOLE.replace('use = "none"', 'use = "mx"')
+        made = self.service(mx)
+        for text, keys in (
+            (mx.replace("[dns]", route.replace("{port}", "26")), []),
+            (mx.replace('use = "mx"\n', 'use = "mx"\nconnections = 7\ntls = "required"\n'), []),
+            (mx.replace("[dns]", route.replace("{port}", "27")), []),
+            (WHOLE.replace("[dns]", route.replace("{port}", "26")), ["relay", "route"]),
+            (mx, []),
+        ):
+            self.assertEqual((await self.reload(made, text))["needs_restart"], keys, text)
+            relay = made._server.relay
+            assert relay is not None
+            ports = [way.connect_settings.port for way in relay.routes.ways]
+            self.assertEqual(ports[1:], [26] if "= 26" in text and not keys else [27] if "= 27" in text or keys else [])
+        self.assertEqual(relay.connections.pool.limits.in_all, 500)
+
+        without = self.service()
+        self.assertEqual((await self.reload(without, WHOLE.replace("[dns]", route.replace("{port}", "26"))))["needs_restart"], ["route"])
+
     async def test_who_may_relay_needs_no_restart(self) -> None:
         made = self.service()
         networks = WHOLE.replace('use = "none"', 'use = "none"\nnetworks = ["192.0.2.0/24"]')

@@ -9,7 +9,7 @@ from typing import Any
 
 from mailserver.cli.accounts import reading
 from mailserver.cli.asking import ask_server
-from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.cli.output import EX_IOERR, Unable, age, as_json, plain, say
 from mailserver.cli.route_tls import tls_lines
 from mailserver.cli.without_server import NotNow, finished, offline_services
 from mailserver.config import Configuration, load
@@ -20,6 +20,7 @@ from mailserver.mail.answers import Local, Remote
 
 __all__ = ["add_to", "stopped_routes"]
 
+OURS = ("mx", "smarthost", "none")
 HOW = {
     "same domain": "has the names of the domain of",
     "account": "is an account",
@@ -54,6 +55,12 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         "--tls", action="store_true", help="what TLS its hosts must have and why, and what was seen (asked of the running server)"
     )
     route.add_argument("--require-tls", action="store_true", help="with --tls: as for a message with REQUIRETLS")
+    route.add_argument(
+        "--sender",
+        metavar="ADDRESS",
+        default="",
+        help="who sends it, for routes that depend on that; <> is the null sender of reports",
+    )
     route.set_defaults(run=show_route)
 
 
@@ -64,7 +71,7 @@ def show_route(options: argparse.Namespace) -> int:
     if options.tls or options.require_tls:
         for end in answer["ends"]:
             if end["kind"] == "remote":
-                question = {"address": end["address"], "require_tls": options.require_tls}
+                question = {"address": end["address"], "sender": options.sender, "require_tls": options.require_tls}
                 end["tls"] = ask_server(configuration.data, "route.tls", question, timeout_seconds=60)
     if options.json:
         as_json(answer)
@@ -85,7 +92,7 @@ def stopped_routes(config: str, address: str) -> tuple[Local | Remote, ...]:
 def _asked(options: argparse.Namespace, configuration: Configuration) -> dict[str, Any]:
     """By the configuration that the running server has; by the file where none runs."""
     try:
-        return _ask(configuration, options.address, options.peer)
+        return _ask(configuration, options.address, options.peer, options.sender)
     except NoServer:
         return _stopped(options)
 
@@ -103,7 +110,7 @@ def _tried(options: argparse.Namespace, configuration: Configuration) -> dict[st
     for end in answer["ends"]:
         if end["kind"] == "remote":
             try:
-                others = _ask(configuration, end["address"], None)["ends"]
+                others = _ask(configuration, end["address"], None, options.sender)["ends"]
             except (ControlError, CommandRefused):
                 break
             answer["server"] = True
@@ -112,13 +119,15 @@ def _tried(options: argparse.Namespace, configuration: Configuration) -> dict[st
     return answer
 
 
-def _ask(configuration: Configuration, address: str, peer: str | None) -> dict[str, Any]:
-    return ask_server(configuration.data, "route", {"address": address, "from": peer or ""}, timeout_seconds=60)
+def _ask(configuration: Configuration, address: str, peer: str | None, sender: str) -> dict[str, Any]:
+    question = {"address": address, "from": peer or "", "sender": sender}
+    return ask_server(configuration.data, "route", question, timeout_seconds=60)
 
 
 def _stopped(options: argparse.Namespace) -> dict[str, Any]:
-    from mailserver.control.route import itinerary, parsed_address
+    from mailserver.control.route import itinerary, parsed_address, parsed_sender, refused_by_way
     from mailserver.mail.networks import Networks
+    from mailserver.relay.route_facts import way_of
 
     configuration, router = _router(options.config)
     address = parsed_address(options.address)
@@ -127,7 +136,12 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
     except (AddressError, CannotTell) as error:
         raise CommandRefused(f"{options.address}: {error}") from error
     networks, relays = Networks(configuration.relay.networks), configuration.relays
-    return itinerary(address, routes, hops, options.peer or "", networks, relays) | {"server": False}
+    answer = itinerary(address, routes, hops, options.peer or "", networks, relays) | {"server": False}
+    sender, way = parsed_sender(options.sender), way_of(configuration)
+    for end, route in zip(answer["ends"], routes, strict=True):
+        if isinstance(route, Remote) and configuration.relay.use in OURS:
+            end["way"] = dict(way(sender, route.address))
+    return refused_by_way(answer)
 
 
 def _router(config: str) -> tuple[Configuration, Any]:
@@ -180,7 +194,7 @@ def _end_lines(end: dict[str, Any], configuration: Configuration, running: bool)
             return [f"→ the filter {plain(end['reader'])}"]
         kind = "system user" if end["system_user"] else "mailbox"
         return [f"→ {kind} {plain(end['mailbox'])}{folder}, by {configuration.delivery.use}"]
-    lines = [f"→ {plain(end['address'])}, by the relay {configuration.relay.use}"]
+    lines = _way_lines(end, configuration)
     if "fault" in end:
         lines.append(f"   {plain(end['fault'])}")
     if "tls" in end:
@@ -188,8 +202,34 @@ def _end_lines(end: dict[str, Any], configuration: Configuration, running: bool)
     for host in end.get("hosts", ()):
         addresses = " ".join(host["addresses"])
         lines.append(f"   {host['rank'] + 1}. {plain(host['name'])} port {host['port']}: {addresses}")
-    if not running and configuration.relay.use == "mx":
+    if not running and end.get("way", {}).get("use") == "mx":
         lines.append("   (its hosts are looked up by the running server)")
+    return lines
+
+
+def _way_lines(end: dict[str, Any], configuration: Configuration) -> list[str]:
+    """By which route, with what."""
+    way, address = end.get("way"), plain(end["address"])
+    if way is None:
+        return [f"→ {address}, by the relay {configuration.relay.use}"]
+    name = f"the route {plain(way['route'])}" if way["route"] else "[relay]"
+    if way["use"] == "none":
+        return [f"→ {address}: {name} sends it nowhere"]
+    to = f"{plain(way['host'])}" if way["host"] else "the domain's hosts"
+    facts = [f"port {way['port']}", f"TLS {way['tls']}" + (" from the first octet on" if way["implicit_tls"] else "")]
+    if way["username"]:
+        facts.append(f"logged in as {plain(way['username'])} ({way['login']})")
+    sources = [way[key] for key in ("source_ipv4", "source_ipv6") if way[key]]
+    if sources:
+        facts.append(f"from {' or '.join(map(plain, sources))}")
+    if way["prefer"] != "any" or way["ip"] != "any":
+        facts.append(f"{way['ip']} alone" if way["ip"] != "any" else f"{way['prefer']} first")
+    lines = [f"→ {address}, by {name} to {to}: {', '.join(facts)}"]
+    queue = configuration.queue
+    if any(key in way for key in ("retry", "warn", "expire")):
+        retry = ", ".join(map(age, way.get("retry", queue.retry)))
+        warn, expire = age(way.get("warn", queue.warn)), age(way.get("expire", queue.expire))
+        lines.append(f"   tried again after {retry}; the sender is told after {warn}, and gets it back after {expire}")
     return lines
 
 

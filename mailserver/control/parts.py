@@ -50,7 +50,10 @@ class ComponentCode(Protocol):
 
 
 class RunningServer(Protocol):
-    """`local` and `remote` are its deliveries; `roads_path` is where the steps of all roads are kept."""
+    """`local` and `remote` are its deliveries, `relay` the second where it is our own (`ConfiguredRelay`), else None.
+
+    `roads_path` is where the steps of all roads are kept.
+    """
 
     admission: Admission
     ids: IdSource

@@ -13,9 +13,12 @@ from mailserver.interfaces import CannotTell, IHostFinder
 from mailserver.mail.address import Address, AddressError
 from mailserver.mail.answers import Local, Refused, Remote, Route
 from mailserver.mail.networks import Networks
+from mailserver.mail.route_map import ANYBODY
 from mailserver.routing.router import Hop
 
-__all__ = ["RouteCommands", "itinerary", "parsed_address", "usable_routes"]
+__all__ = ["RouteCommands", "itinerary", "parsed_address", "parsed_sender", "refused_by_way", "usable_routes"]
+
+NOT_SENT_ON = "Mail for this recipient is not sent on"
 
 
 class RouteCommands:
@@ -30,7 +33,7 @@ class RouteCommands:
         return {"route": self.route}
 
     async def route(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`address`, `from` (an IP address or network, "" for nobody in particular)."""
+        """`address`; `from`, an IP address or network, "" for nobody in particular; `sender`, likewise, "<>" for the null one."""
         policy, server = self._policy(), self._server
         address = parsed_address(str(arguments.get("address", "")))
         try:
@@ -40,15 +43,21 @@ class RouteCommands:
             raise CommandRefused(f"{address}: {error}") from error
         networks = policy.pickup_profile.relay_networks
         answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
+        sender = parsed_sender(str(arguments.get("sender", "")))
         for end, route in zip(answer["ends"], routes, strict=True):
+            if isinstance(route, Remote) and server.relay is not None:
+                end["way"] = dict(server.relay.way_for(sender, route.address))
             if isinstance(route, Remote) and IHostFinder.providedBy(server.remote):
-                end |= await self._hosts(route.address)
-        return answer
+                end |= await self._hosts(route.address, sender if server.relay is not None else ANYBODY)
+        return refused_by_way(answer)
 
-    async def _hosts(self, address: Address) -> dict[str, Any]:
+    async def _hosts(self, address: Address, sender: Address | None) -> dict[str, Any]:
         remote: Any = self._server.remote
         try:
-            found = await remote.hosts_for(address)
+            if sender is ANYBODY:
+                found = await remote.hosts_for(address)
+            else:
+                found = await remote.hosts_for(address, sender)
         except (AddressError, CannotTell) as error:
             return {"fault": str(error)}
         if isinstance(found, Sequence):
@@ -62,6 +71,22 @@ def parsed_address(text: str) -> Address:
         return Address.parse(text, utf8=True) if text.lower() != "postmaster" else Address(text, "")
     except AddressError as error:
         raise CommandRefused(f"{text!r} is not an address: {error}") from error
+
+
+def parsed_sender(text: str) -> Address | None:
+    """A sender nobody has named is taken for a stranger's; ``<>`` is the null reverse-path.  Raises `CommandRefused`."""
+    if text == "<>":
+        return None
+    return parsed_address(text) if text else ANYBODY
+
+
+def refused_by_way(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, with the refusal where a route says so."""
+    for end in answer["ends"]:
+        way = end.get("way")
+        if answer["accepted"] and way is not None and way["use"] == "none":
+            answer |= {"accepted": False, "reply": f"550 5.7.1 {way['reason'] or NOT_SENT_ON}"}
+    return answer
 
 
 def usable_routes(address: Address, routes: Sequence[Route], relays: bool) -> tuple[Local | Remote, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import TimeoutError as Late
 
 from mailserver.control.parts import RunningServer
-from mailserver.control.route import parsed_address
+from mailserver.control.route import parsed_address, parsed_sender
 from mailserver.control.server import CommandRefused
 from mailserver.interfaces import CannotDo
 from mailserver.mail.address import AddressError
@@ -39,15 +39,14 @@ class TLSCommands:
         }
 
     async def explored(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`address`, `sender` ("" for nobody in particular), `require_tls` (as for a message with REQUIRETLS).
+        """`address`, `sender` ("" for nobody in particular, "<>" for the null one), `require_tls` (as for a message with REQUIRETLS).
 
         What is known of the TLS of its hosts.
         """
         relay, address = self._server.relay, parsed_address(str(arguments.get("address", "")))
         if relay is None:
             raise CommandRefused("there is no relay of ours whose TLS could be told")
-        sender = str(arguments.get("sender", ""))
-        sent_by = parsed_address(sender) if sender else None
+        sent_by = parsed_sender(str(arguments.get("sender", "")))
         wishes = TLSWishes(requires_tls=bool(arguments.get("require_tls")))
         try:
             found = await within(HOSTS_SECONDS, later(relay.explored(address, sent_by, wishes)), self._server.reactor)

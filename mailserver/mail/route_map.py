@@ -23,10 +23,11 @@ from typing import Generic, TypeVar
 
 from mailserver.mail.address import Address, AddressError, normal_local
 
-__all__ = ["ANY", "NULL_SENDER", "Clash", "RouteMap", "RouteRule", "clashes"]
+__all__ = ["ANY", "ANYBODY", "NULL_SENDER", "Clash", "RouteMap", "RouteRule", "clashes"]
 
 ANY = "*"
 NULL_SENDER = "<>"
+ANYBODY = Address("anybody", "sender.invalid")  # a sender of whom no rule knows (RFC 6761 section 6.4)
 
 Way = TypeVar("Way")
 

@@ -93,10 +93,13 @@ class AskedDelivery:
         """As `IMayBeMissing`.  Raises `CannotTell`."""
         return self.asking.call("missing", _words, self._delivery.missing)
 
-    async def hosts_for(self, address: Address) -> Sequence[Candidate] | Outcome:
-        """As `IHostFinder`.  Raises `CannotTell`, and `AddressError` for an impossible domain."""
+    async def hosts_for(self, address: Address, *sender: Address | None) -> Sequence[Candidate] | Outcome:
+        """As `IHostFinder`; our own relay takes a sender, too.
+
+        Raises `CannotTell`, and `AddressError` for an impossible domain.
+        """
         ask, delivery = self.asking.ask, self._delivery
-        answer = ask("hosts_for", HOSTS_SECONDS, _hosts, delivery.hosts_for, address, passes=(AddressError,))
+        answer = ask("hosts_for", HOSTS_SECONDS, _hosts, delivery.hosts_for, address, *sender, passes=(AddressError,))
         return await answer if isinstance(answer, Deferred) else answer
 
     def destinations(self, most: int) -> Sequence[DestinationState]:

@@ -39,7 +39,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.parcel import Destination, one_for_each
 from mailserver.mail.reply import Reply
-from mailserver.mail.route_map import RouteMap
+from mailserver.mail.route_map import ANYBODY, RouteMap
 from mailserver.relay.connections import Connections
 from mailserver.relay.destination_states import destination_states
 from mailserver.relay.explored import explored_hosts, explored_override, explored_sts
@@ -241,7 +241,7 @@ class Relay:
         """How mail goes to each host or operator (`IDestinations`)."""
         return destination_states(self.connections.pool, self.connections.seconds(), most)
 
-    async def hosts_for(self, address: Address, sender: Address | None = None) -> Sequence[Candidate] | Outcome:
+    async def hosts_for(self, address: Address, sender: Address | None = ANYBODY) -> Sequence[Candidate] | Outcome:
         """The hosts that mail for this address would be offered to, or the outcome where none is found."""
         settings = self.routes.route_for(sender, address)
         hosts = await self._found(settings, address)
@@ -252,8 +252,12 @@ class Relay:
             Candidate(one.name, one.addresses, port, rank) for rank, group in enumerate(hosts.groups) for one in group
         ]
 
+    def way_for(self, sender: Address | None, address: Address) -> Mapping[str, Any]:
+        """What holds for mail of this sender to this address (`route_facts`)."""
+        return self.routes.route_for(sender, address).facts
+
     async def explored(
-        self, address: Address, sender: Address | None = None, wishes: TLSWishes = NO_WISHES
+        self, address: Address, sender: Address | None = ANYBODY, wishes: TLSWishes = NO_WISHES
     ) -> dict[str, Any] | answers.Delayed | Failed:
         """What is known of the hosts' TLS, what would be demanded of each, and what was seen last: in plain values.
 

@@ -17,6 +17,7 @@ from mailserver.mail.reply import Reply
 from mailserver.mail.route_map import RouteMap
 from mailserver.relay.hosts import HostBook, Hosts, Unroutable, domain_hosts, named_hosts
 from mailserver.relay.login import PasswordLogin, RelayLogin, TokenLogin
+from mailserver.relay.route_facts import facts_of
 from mailserver.relay.route_settings import ConnectSettings, RouteSettings
 from mailserver.relay.security import TLSMode
 from mailserver.relay.sts_fetching import PolicyFetching
@@ -53,9 +54,10 @@ class RouteMaker:
         before = self._books, self._logins
         self._books, self._logins = {}, {}
         kept = _Kept(*before)
-        default = RouteSettings(self._nowhere, ConnectSettings(), refusal=NO_RELAY)
-        if relay is not None:
-            default = self._settings(relay, kept)
+        if relay is None:
+            default = RouteSettings(self._nowhere, ConnectSettings(), refusal=NO_RELAY, facts=facts_of(None, None))
+        else:
+            default = self._settings(relay, kept, None)
         return RouteMap(default, [(table.rule, self._route(table, relay, kept)) for table in tables])
 
     @property
@@ -66,15 +68,12 @@ class RouteMaker:
     def _route(self, table: RouteTable, relay: NextHop | None, kept: _Kept) -> RouteSettings:
         if table.use == "none":
             refusal = Failed(refusal_of(table), f"route {table.label}")
-            return RouteSettings(self._nowhere, ConnectSettings(), name=table.label, refusal=refusal)
-        times = None
-        if table.retry is not None or table.warn is not None or table.expire is not None:
-            times = RetryTimes(table.retry, table.warn, table.expire)
-        return self._settings(next_hop_of(table, relay), kept, name=table.label, times=times)
+            facts = facts_of(table, None)
+            return RouteSettings(self._nowhere, ConnectSettings(), name=table.label, refusal=refusal, facts=facts)
+        return self._settings(next_hop_of(table, relay), kept, table)
 
-    def _settings(
-        self, hop: NextHop, kept: _Kept, *, name: str = "", times: RetryTimes | None = None
-    ) -> RouteSettings:
+    def _settings(self, hop: NextHop, kept: _Kept, table: RouteTable | None) -> RouteSettings:
+        name = "" if table is None else table.label
         connect_settings = ConnectSettings(
             port=hop.port,
             tls=TLSMode(hop.tls),
@@ -93,7 +92,14 @@ class RouteMaker:
         if hop.host is None:
             self.sts = self.sts or _sts_keeper(self._services)
         book = self._book(hop, kept)
-        return RouteSettings(book, connect_settings, by_domain=hop.host is None, name=name, retry_times=times)
+        return RouteSettings(
+            book,
+            connect_settings,
+            by_domain=hop.host is None,
+            name=name,
+            retry_times=None if table is None else _times_of(table),
+            facts=facts_of(table, hop),
+        )
 
     # --- hosts ---
 
@@ -159,6 +165,12 @@ class RouteMaker:
         )
         name = "" if host.startswith("[") or ":" in host else host
         return TokenLogin(hop.username, keeper, host=name, port=hop.port, among=hop.mechanisms)
+
+
+def _times_of(table: RouteTable) -> RetryTimes | None:
+    if table.retry is None and table.warn is None and table.expire is None:
+        return None
+    return RetryTimes(table.retry, table.warn, table.expire)
 
 
 def _sts_keeper(services: Services) -> STSKeeper | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from mailserver.interfaces import RetryTimes
 from mailserver.mail.answers import Delayed, Failed
@@ -105,6 +106,7 @@ class RouteSettings:
 
     `book` says where a domain's mail goes; with `by_domain` False its look-up of the empty name serves all domains.  `name` is
     the route's, "" for what `[relay]` itself says.  With `refusal` nothing is sent: that is the outcome.
+    `facts` are for people (`route_facts`).
     """
 
     book: HostBook
@@ -113,6 +115,7 @@ class RouteSettings:
     name: str = ""
     retry_times: RetryTimes | None = None
     refusal: Delayed | Failed | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _bounded(by_host: Sequence[list[Target]], most: int) -> list[Target]:

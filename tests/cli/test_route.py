@@ -41,7 +41,7 @@ class Route(CommandCase, TestCase):
         self.configure(CONFIGURATION + ALIAS)
 
         async def route(arguments: dict[str, Any]) -> dict[str, Any]:
-            self.assertEqual(arguments, {"address": "bob@other.example", "from": ""})
+            self.assertEqual(arguments, {"address": "bob@other.example", "from": "", "sender": ""})
             return {"ends": found}
 
         server = ControlServer(os.path.join(self.data, "control.sock"), {"route": route})
@@ -62,10 +62,31 @@ class Route(CommandCase, TestCase):
         end = {"kind": "remote", "address": "eve@third.example", "hosts": [["mx.third.example"]]}
         self.assertIsNone(await self.hosts([end]))
 
+    def test_the_route_and_what_it_says_are_shown_for_a_sender(self) -> None:
+        self.configure(
+            CONFIGURATION
+            + ALIAS
+            + '[[route]]\nsender = "alice@example.org"\nhost = "smtp.provider.example"\nport = 587\ntls = "verified"\n'
+            'username = "alice"\npassword_file = "x"\nsource_ipv4 = "192.0.2.7"\nretry = ["10m", "1h"]\n'
+            '[[route]]\ndomain = "closed.example"\nuse = "none"\nreason = "Not from here"\n'
+        )
+        said = self.command("route", "bob@example.org", "--sender", "Alice@Example.org").out
+        self.assertIn(
+            "→ bob@other.example, by the route alice@example.org to smtp.provider.example: port 587, TLS verified, "
+            "logged in as alice (password), from 192.0.2.7",
+            said,
+        )
+        self.assertIn("tried again after 10m, 1h; the sender is told after 4h, and gets it back after 5d", said)
+        usual = self.command("route", "bob@example.org", "--json").json["ends"][0]["way"]
+        self.assertEqual((usual["route"], usual["use"], usual["port"]), ("", "mx", 25))
+        refused = self.command("route", "x@closed.example", "--from", "127.0.0.1")
+        self.assertEqual(refused.code, 1)
+        self.assertIn("x@closed.example: the route closed.example sends it nowhere", refused.out)
+
     def test_without_a_server_nobody_can_tell_what_the_dns_has(self) -> None:
         failure = self.failureResultOf(Deferred.fromCoroutine(NoAnswers().query("other.example", "MX")), LookupFailed)
         self.assertIn("looked up by the running server", str(failure.value))
 
     def test_a_command_waits_for_an_answer_that_a_thread_brings(self) -> None:
         ended = subprocess.run([sys.executable, "-c", THREAD], capture_output=True, text=True, timeout=60, check=False)
-        self.assertEqual((ended.stdout, ended.stderr), ("7\n", ""))
+        self.assertEqual((ended.out, ended.stderr), ("7\n", ""))

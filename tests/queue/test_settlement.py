@@ -2,7 +2,9 @@ import random
 from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from mailserver.interfaces import IRetrySchedule, RetryTimes
 from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.envelope import Recipient, RecipientParameters
 from mailserver.mail.reply import Reply
@@ -130,3 +132,64 @@ class Settling(SynchronousTestCase):
             self.assertTrue(7 * 24 / 1.1 <= len(attempts) <= 7 * 24 / 0.9 + 4, len(attempts))
             self.assertEqual(len(last.history), TRIALS_KEPT)
             self.assertEqual(last.history[-1].made_at, now)
+
+
+@implementer(IRetrySchedule)
+class Relay:
+    """Has times of its own for slow.example, and others for whoever sends to bad.example."""
+
+    longest_retry_times = (RetryTimes((7200.0,), None, 30 * DAY), RetryTimes(None, 3600.0, None))
+
+    def __init__(self):
+        self.times = dict(zip(("slow.example", "warned.example"), self.longest_retry_times, strict=True))
+
+    def retry_times(self, sender, address):
+        if address.domain == "bad.example":
+            raise RuntimeError("a fault of ours")
+        return self.times.get(address.domain)
+
+
+class TimesOfRoutes(SynchronousTestCase):
+    """Each recipient has the times of its own route."""
+
+    def setUp(self):
+        usual = Schedule(retry_seconds=(60, 300), expire_seconds=7 * DAY, warn_seconds=14_400)
+        self.relay = Relay()
+        self.schedules = Schedules(usual, self.relay)
+        self.settlement = Settlement(schedules=self.schedules, reports=True)
+
+    def settled(self, *destinations, now=EPOCH + 1, before=()):
+        sent = envelope(*destinations)
+        entry = ActiveMessage(number=number_of(sent.id), envelope=sent, open=len(destinations), spooled=False)
+        entry.attempts = {one.destination: one for one in before}
+        return [
+            self.settlement.not_delivered(entry, one, Delayed(BUSY), "", now=now, chance=0.5) for one in destinations
+        ]
+
+    def test_recipients_of_one_message_each_have_their_own(self):
+        usual, slow, warned = self.settled(
+            remote(0, domain="x.example"), remote(1, domain="slow.example"), remote(2, domain="warned.example")
+        )
+        self.assertEqual([one.due - EPOCH - 1 for one in (usual, slow, warned)], [60, 7200, 60])
+        self.assertEqual([one.report - EPOCH for one in (usual, slow, warned)], [14_400, 14_400, 3600])
+        both = remote(0, domain="x.example"), remote(1, domain="slow.example")
+        late = self.settled(*both, now=EPOCH + 8 * DAY, before=[usual, slow])
+        self.assertEqual([one.state for one in late], [EntryState.FAILED, EntryState.DEFERRED])
+
+    def test_a_mailbox_here_has_the_queues_times_whatever_its_domain(self):
+        (attempt,) = self.settled(local(0))
+        self.assertEqual(attempt.due, EPOCH + 61)
+
+    def test_what_a_reload_changes_counts_at_the_next_attempt(self):
+        destination = remote(0, domain="slow.example")
+        self.relay.times["slow.example"] = RetryTimes((30.0,), None, None)
+        self.assertEqual(self.settled(destination)[0].due, EPOCH + 31)
+
+    def test_a_relay_that_fails_then_costs_no_outcome(self):
+        (attempt,) = self.settled(remote(0, domain="bad.example"))
+        self.assertEqual((attempt.state, attempt.due), (EntryState.DEFERRED, EPOCH + 61))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_a_clock_that_was_ahead_is_told_by_the_longest_of_all(self):
+        self.assertEqual([round(one) for one in self.schedules.longest_pauses], [7920, 7920])
+        self.assertEqual(self.schedules.warn_seconds, 14_400)
