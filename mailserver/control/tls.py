@@ -39,9 +39,9 @@ class TLSCommands:
         }
 
     async def explored(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`address`, `sender` ("" for nobody in particular, "<>" for the null one), `require_tls` (as for a message with REQUIRETLS).
+        """What is known of the TLS of its hosts.
 
-        What is known of the TLS of its hosts.
+        `address`, `sender` ("" for nobody in particular, "<>" for the null one), `require_tls`: for a REQUIRETLS message.
         """
         relay, address = self._server.relay, parsed_address(str(arguments.get("address", "")))
         if relay is None:

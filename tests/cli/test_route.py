@@ -89,4 +89,4 @@ class Route(CommandCase, TestCase):
 
     def test_a_command_waits_for_an_answer_that_a_thread_brings(self) -> None:
         ended = subprocess.run([sys.executable, "-c", THREAD], capture_output=True, text=True, timeout=60, check=False)
-        self.assertEqual((ended.out, ended.stderr), ("7\n", ""))
+        self.assertEqual((ended.stdout, ended.stderr), ("7\n", ""))
