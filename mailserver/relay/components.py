@@ -18,7 +18,7 @@ from mailserver.relay.delivery import Relay
 from mailserver.relay.pace_options import PaceKeys, pace_table
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.route_maker import RouteMaker
-from mailserver.relay.tls_results import telling
+from mailserver.relay.tls_results import telling, telling_barred
 from mailserver.smtp.client.session import ClientLimits
 
 __all__ = [
@@ -142,10 +142,11 @@ class ConfiguredRelay(Relay):
             recordings=services.recordings,
             paces=pace_table(options),
         )
-        if services.tls_results is not None:
-            connections.tls_seen.append(telling(services.tls_results.tell))
         nothing = self._maker.routes(None).default
         super().__init__(book=nothing.book, connections=connections, connect_settings=nothing.connect_settings)
+        if services.tls_results is not None:
+            connections.tls_seen.append(telling(services.tls_results.tell))
+            self.barred_seen = telling_barred(services.tls_results.tell)
         self._follow(use, options, ())
         self.takes_hosts = use != "smarthost"  # the password is for the smarthost alone
 

@@ -45,7 +45,7 @@ from mailserver.relay.destination_states import destination_states
 from mailserver.relay.explored import explored_hosts, explored_override, explored_sts
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.route_settings import ConnectSettings, RouteSettings
-from mailserver.relay.security import TLSOverride
+from mailserver.relay.security import Barred, TLSOverride
 from mailserver.relay.sts_keeper import STSKeeper
 from mailserver.relay.tls_history import TLSHistory
 from mailserver.relay.token_keeper import TokenKeeper
@@ -148,6 +148,7 @@ class Relay:
         self.history = TLSHistory()
         """What was seen of other hosts' TLS."""
         connections.tls_seen.append(self.history.add)
+        self.barred_seen: Callable[[Hosts, Host, Barred], None] | None = None  # is told of hosts that may not be used
         self._tokens: Sequence[TokenKeeper] = tuple(tokens)
         self._sts = sts
         self.calls_at_once = calls_at_once
@@ -400,7 +401,10 @@ class Relay:
                 call.report(destination.index, found)
             return
         is_final = self.connections.is_lmtp
-        targets = self._targets(settings, found, NO_WISHES if is_final else wishes_of(envelope, content))
+        wishes = NO_WISHES if is_final else wishes_of(envelope, content)
+        targets = self._targets(settings, found, wishes)
+        if targets.barred and self.barred_seen is not None:
+            self._tell_barred(settings, found, wishes)
         most = self._recipients_most
         for start in range(0, len(destinations), most):
             part = destinations[start : start + most]
@@ -416,6 +420,19 @@ class Relay:
             call.open += 1
             call.transmissions.append(transmission)
             self.connections.submit(transmission)
+
+    def _tell_barred(self, settings: RouteSettings, hosts: Hosts, wishes: TLSWishes) -> None:
+        """Of hosts that may not be used, where that is not the message's own wish."""
+        if wishes.requires_tls or self.barred_seen is None:
+            return
+        override = self._override(hosts)
+        try:
+            for host in [host for group in hosts.groups for host in group]:
+                decision = settings.connect_settings.demand(hosts, host, wishes, override)
+                if isinstance(decision, Barred):
+                    self.barred_seen(hosts, host, decision)
+        except Exception:  # noqa: BLE001  # whoever counts is no reason not to send
+            self.log.failure("what is told of hosts that may not be used could not be taken")
 
     def _targets(self, settings: RouteSettings, hosts: Hosts, wishes: TLSWishes) -> Targets:
         override = self._override(hosts)

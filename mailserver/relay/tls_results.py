@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 
 from mailserver.relay.conclusions import TLSSession
-from mailserver.relay.security import Demand, DemandedBy
+from mailserver.relay.hosts import Host, Hosts
+from mailserver.relay.security import Barred, Demand, DemandedBy, TLSMode
+from mailserver.trust.dane import TLSAState
 from mailserver.trust.mta_sts import FETCH_ERROR, POLICY_INVALID, WEBPKI_INVALID
 from mailserver.trust.tls_result import NO_POLICY, STS_POLICY, TLSA_POLICY, TLSPolicyFound, TLSResult
 
-__all__ = ["NOT_REQUIRED", "result_of", "telling"]
+__all__ = ["NOT_REQUIRED", "barred_result", "result_of", "telling", "telling_barred"]
 
 NOT_REQUIRED = "TLS-Required: No"  # what `security` says of a demand for such a message
 DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*")  # neither a literal nor a number
@@ -22,6 +24,17 @@ def telling(tell: Callable[[TLSResult], None]) -> Callable[[TLSSession], None]:
 
     def seen(session: TLSSession) -> None:
         result = result_of(session)
+        if result is not None:
+            tell(result)
+
+    return seen
+
+
+def telling_barred(tell: Callable[[TLSResult], None]) -> Callable[[Hosts, Host, Barred], None]:
+    """The same for hosts that may not be used (`Relay.barred_seen`)."""
+
+    def seen(hosts: Hosts, host: Host, barred: Barred) -> None:
+        result = barred_result(hosts, host, barred)
         if result is not None:
             tell(result)
 
@@ -48,6 +61,18 @@ def result_of(session: TLSSession) -> TLSResult | None:
         own_address=session.own_address,
         information=session.detail if failure else "",
     )
+
+
+def barred_result(hosts: Hosts, host: Host, barred: Barred) -> TLSResult | None:
+    """For a host to which no connection is opened, since what its domain says forbids it: as a session that failed."""
+    if DOMAIN.fullmatch(hosts.domain) is None:
+        return None
+    failure = barred.outcome.failure_type
+    if host.tlsa.state is TLSAState.FAILED:
+        policy = TLSPolicyFound(TLSA_POLICY, host.tlsa.base_name or host.name)
+    else:
+        policy = _policy(hosts.domain, Demand(TLSMode.VERIFIED, host.name, sts=hosts.sts), failure)
+    return TLSResult(hosts.domain, policy, failure, host.name, information=barred.why)
 
 
 def _policy(domain: str, demand: Demand, failure: str) -> TLSPolicyFound:

@@ -9,9 +9,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.dns_records import TLSA
 from mailserver.relay.conclusions import HandshakeFacts, TLSSession
-from mailserver.relay.hosts import Host
-from mailserver.relay.security import Demand, DemandedBy, OverrideKind, TLSMode, TLSOutcome, TLSOverride, demanded
-from mailserver.relay.tls_results import result_of
+from mailserver.relay.hosts import Host, Hosts
+from mailserver.relay.security import (
+    Barred,
+    Demand,
+    DemandedBy,
+    OverrideKind,
+    TLSMode,
+    TLSOutcome,
+    TLSOverride,
+    demanded,
+)
+from mailserver.relay.tls_results import barred_result, result_of
 from mailserver.trust.dane import TLSAAnswer, TLSAState
 from mailserver.trust.mta_sts import FETCH_ERROR, STSAnswer, parse_policy
 from mailserver.trust.tls_result import TLSPolicyFound
@@ -51,6 +60,24 @@ class Results(SynchronousTestCase):
     def test_a_policy_that_cannot_be_had_is_a_failure_of_that_kind_of_policy(self) -> None:
         found = result_of(session(TLSOutcome.STS_FETCH_ERROR, sts=STSAnswer(None, FETCH_ERROR, "404")))
         self.assertEqual(found and (found.policy, found.failure), (TLSPolicyFound("sts", "example.net"), FETCH_ERROR))
+
+    def test_a_host_that_the_policy_does_not_let_in_is_a_failure_of_it(self) -> None:
+        other = Host("mx.elsewhere.example", ("192.0.2.9",))
+        hosts = Hosts(((other,),), domain="example.net", sts=STSAnswer(POLICY))
+        barred = demanded(tls=TLSMode.OPPORTUNISTIC, domain="example.net", host=other, sts=hosts.sts)
+        assert isinstance(barred, Barred)
+        found = barred_result(hosts, other, barred)
+        assert found is not None
+        self.assertEqual((found.policy.kind, found.failure, found.host, found.address), ("sts", barred.outcome.failure_type, other.name, ""))
+        self.assertIn("no host of the MTA-STS policy", found.information)
+
+    def test_a_host_whose_tlsa_records_cannot_be_had_is_a_failure_of_dane(self) -> None:
+        broken = Host("mx1.example.net", ("192.0.2.7",), tlsa=TLSAAnswer(TLSAState.FAILED, base_name="mx1.example.net", why="bogus"))
+        barred = demanded(tls=TLSMode.OPPORTUNISTIC, domain="example.net", host=broken)
+        assert isinstance(barred, Barred)
+        found = barred_result(Hosts(((broken,),), domain="example.net"), broken, barred)
+        self.assertEqual(found and (found.policy, found.failure), (TLSPolicyFound("tlsa", "mx1.example.net"), "dnssec-invalid"))
+        self.assertIsNone(barred_result(Hosts(((broken,),), domain="[192.0.2.7]"), broken, barred))
 
     def test_numeric_hosts_have_no_domain(self) -> None:
         for domain in ("", "[192.0.2.1]", "192.0.2.1", "::1", "[ipv6:2001:db8::1]"):
