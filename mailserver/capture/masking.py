@@ -1,4 +1,4 @@
-"""Takes passwords out of a dialogue as it is spoken: what AUTH says becomes as many stars.
+"""Takes passwords out of a dialogue as it is spoken: what AUTH says becomes as many stars, and so does a server's signature.
 
 Both sides come in the order in which they were spoken, as one of the two sees them: in any pieces, with nothing missing.  Content
 is passed on as it is, whatever its lines look like, unless it came before the 354.
@@ -16,7 +16,7 @@ import re
 from mailserver.smtp.content import END
 from mailserver.smtp.vocabulary import CommandVerb, ReplyCode
 
-__all__ = ["SecretMask"]
+__all__ = ["SIGNATURE", "SecretMask"]
 
 LINE_OCTETS = 4096  # of a line whose beginning is remembered
 REPLY_OCTETS = 8
@@ -26,6 +26,9 @@ AUTH = re.compile(rb"[ \t]*AUTH[ \t]", re.I)
 DATA = re.compile(rb"DATA[ \t]*\r?\n", re.I)
 # As strict as the server: what it does not obey has no octets behind it.
 CHUNK = re.compile(rb"BDAT ([0-9]{1,20})(?: LAST)? {0,200}\r?\n", re.I)
+# The server's signature of SCRAM, "v=" in base64: with the rest of the exchange a password can be tried against it, as it can
+# against the client's proof (RFC 5802 sections 3 and 9).
+SIGNATURE = re.compile(rb"334 (?=dj[0-3])")
 NO_END = re.compile(rb"[^\r\n]")
 WORD = re.compile(rb"[ \t]*([A-Za-z]*)")
 VERBS = frozenset([verb.encode() for verb in CommandVerb])
@@ -76,13 +79,18 @@ class SecretMask:
             octets = octets[len(taken) :]
         return b"".join(said)
 
-    def server(self, octets: bytes) -> None:
-        """What the server says: its replies tell what the client says next."""
-        *lines, rest = octets.split(b"\n")
-        for line in lines:
-            self._replied((self._reply + line)[:REPLY_OCTETS])
-            self._reply = b""
-        self._reply = (self._reply + rest)[:REPLY_OCTETS]
+    def server(self, octets: bytes) -> bytes:
+        """What the server says, without what a password could be tried against; its replies tell what the client says next."""
+        said = []
+        for line in _lines(octets):
+            before, self._reply = self._reply, (self._reply + line.removesuffix(b"\n"))[:REPLY_OCTETS]
+            found = SIGNATURE.match(self._reply)
+            shown = len(line) if found is None else max(0, found.end() - len(before))
+            said.append(line[:shown] + NO_END.sub(b"*", line[shown:]))
+            if line.endswith(b"\n"):
+                self._replied(self._reply)
+                self._reply = b""
+        return b"".join(said)
 
     def encrypted(self) -> None:
         """TLS has begun: both begin anew (RFC 3207 section 4.2)."""
@@ -150,6 +158,12 @@ class SecretMask:
                 self._speaks, self._chunk = _Speaks.CHUNK, int(chunk[1])
             elif DATA.fullmatch(line) is not None:
                 self._speaks, self._tail, self._has_ended = _Speaks.AHEAD, b"\r\n", False
+
+
+def _lines(octets: bytes) -> list[bytes]:
+    """With their ends; the last one may have none."""
+    *lines, rest = octets.split(b"\n")
+    return [line + b"\n" for line in lines] + ([rest] if rest else [])
 
 
 def _may_be_command(line: bytes) -> bool:

@@ -19,6 +19,7 @@ from mailserver.capture.events import (
     NotCaptured,
     ReplyCause,
 )
+from mailserver.capture.masking import SIGNATURE
 from mailserver.capture.pairing import RESETS
 from mailserver.capture.printable import printable
 from mailserver.capture.session import Session
@@ -122,6 +123,8 @@ class Transcript:
             lines.append(_line((event.time, Speaker.CLIENT, self._command(event, event.command))))
         if event.reply is not None:
             time = event.replied
+            if not self._has_secrets and SIGNATURE.match(event.reply) is not None:
+                return [*lines, TranscriptLine(time, Speaker.SERVER, f"334 {HIDDEN}")]
             for line in _text(event.reply).rstrip("\r\n").split("\n"):
                 lines.append(_line((time, Speaker.SERVER, _cut(line.rstrip("\r")))))
                 time = None

@@ -275,8 +275,7 @@ class Tap:
             if is_client:
                 self.tell("client", self._mask.client(bytes(octets)))
             else:
-                self._mask.server(bytes(octets))
-                self.tell("server", bytes(octets))
+                self.tell("server", self._mask.server(bytes(octets)))
         except Exception:  # noqa: BLE001  # who is looked at must not feel it
             self._takers = []
             Recordings.log.failure("a connection is not recorded any longer")

