@@ -144,6 +144,8 @@ class _Look:
         tables.append(("delivery", "delivery", configuration.delivery))
         if configuration.relay.use != "none":
             tables.append(("relay", "relay", configuration.relay))
+        for n, route in enumerate(configuration.route):
+            self.at_passwords(f"route[{n}]", route, configuration.data)
         tables += [("filter", f"filter[{n}]", table) for n, table in enumerate(configuration.filter)]
         for section, key, table in tables:
             self.at_passwords(key, table.options, configuration.data)

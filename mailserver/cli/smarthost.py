@@ -25,14 +25,14 @@ from twisted.python.threadpool import ThreadPool
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say, table
 from mailserver.cli.without_server import NotNow, finished
 from mailserver.processes.identity import as_owner_of
-from mailserver.relay.components import SmarthostOptions
-from mailserver.relay.route_maker import token_file, token_issuer
+from mailserver.relay.route_maker import token_hops, token_issuer
 from mailserver.relay.token_answers import DeviceCode, IssuedTokens, TokenFailed
-from mailserver.relay.token_file import OtherTokens, TokenFile
+from mailserver.relay.token_file import TOKEN_FILE, OtherTokens, TokenFile
 from mailserver.relay.token_issuer import TokenIssuer
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
+    from mailserver.config.route_table import NextHop
 
 __all__ = ["add_to", "token_doubts"]
 
@@ -52,6 +52,8 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     login.set_defaults(run=log_in)
     status = actions.add_parser("status", parents=[common], help="how long the token is good for; 1 where there is none")
     status.set_defaults(run=show_status)
+    for action in (login, status):
+        action.add_argument("--user", metavar="USERNAME", default="", help="whose log-in, where routes have several")
 
 
 def log_in(options: argparse.Namespace) -> int:
@@ -59,11 +61,8 @@ def log_in(options: argparse.Namespace) -> int:
     from twisted.internet import reactor
 
     configuration = _configuration(options)
-    smarthost = _smarthost(configuration)
-    if smarthost is None:
-        raise Unable('the configuration has no [relay] with use = "smarthost" and oauth')
+    smarthost, file = _chosen(configuration, options.user)
     _make_folder(configuration)
-    file = token_file(smarthost, configuration.keys_path)
     with as_owner_of(configuration.keys_path):
         issuer = token_issuer(smarthost, reactor, time.time)
         tokens = _tokens(smarthost, issuer)
@@ -82,10 +81,8 @@ def log_in(options: argparse.Namespace) -> int:
 def show_status(options: argparse.Namespace) -> int:
     """Print what is known of the token in the file.  Return 1 where there is none that is of use."""
     configuration = _configuration(options)
-    smarthost = _smarthost(configuration)
-    if smarthost is None:
-        raise Unable('the configuration has no [relay] with use = "smarthost" and oauth')
-    file, now = token_file(smarthost, configuration.keys_path), time.time()
+    smarthost, file = _chosen(configuration, options.user)
+    now = time.time()
     try:
         tokens = _read(configuration, file)
     except (OSError, OtherTokens) as error:
@@ -98,11 +95,11 @@ def show_status(options: argparse.Namespace) -> int:
             "obtained_at": tokens.obtained_at, "seconds_left": round(left), "refreshes": _refreshes(smarthost, tokens),
             "refresh_seconds_left": None if math.isinf(refresh_left) else round(refresh_left),
         }  # fmt: skip
-    doubts = token_doubts(configuration)
+    doubts = _doubts(configuration, smarthost, file)
     if options.json:
         as_json({**facts, "doubts": doubts})
     else:
-        rows = [("host", smarthost.host), ("user", smarthost.username), ("issuer", smarthost.oauth)]
+        rows = [("host", str(smarthost.host)), ("user", smarthost.username), ("issuer", smarthost.oauth)]
         if tokens is not None:
             rows += [("obtained", moment(tokens.obtained_at)), ("good for", age(left) if left else "no longer")]
             rows += [("next ones", "by the server itself" if facts["refreshes"] else "need a log-in by a person")]
@@ -114,27 +111,31 @@ def show_status(options: argparse.Namespace) -> int:
 
 def token_doubts(configuration: Configuration) -> list[str]:
     """What is wrong, or soon will be, with the token in the file, a sentence each; none where no OAuth is configured."""
-    smarthost = _smarthost(configuration)
-    if smarthost is None:
-        return []
+    return [doubt for hop, file in token_hops(configuration) for doubt in _doubts(configuration, hop, file)]
+
+
+def _doubts(configuration: Configuration, smarthost: NextHop, file: TokenFile) -> list[str]:
+    where, again = "relay.oauth", LOOK_AGAIN
+    if os.path.basename(file.path) != TOKEN_FILE:
+        where, again = f"route: oauth of {plain(smarthost.username)}", f"{LOOK_AGAIN} --user {plain(smarthost.username)}"
     try:
-        tokens, now = _read(configuration, token_file(smarthost, configuration.keys_path)), time.time()
+        tokens, now = _read(configuration, file), time.time()
     except (OSError, OtherTokens) as error:
-        return [f"relay.oauth: the token cannot be read: {error} ({LOOK_AGAIN})"]
+        return [f"{where}: the token cannot be read: {error} ({again})"]
     is_client = smarthost.oauth_flow == "client"
     if tokens is None:
-        return [] if is_client else [f"relay.oauth: there is no token yet, and mail for other hosts waits: {LOOK_AGAIN}"]
+        return [] if is_client else [f"{where}: there is no token yet, and mail for other hosts waits: {again}"]
     left, refresh_left = tokens.seconds_left(now), tokens.refresh_seconds_left(now)
     if not _refreshes(smarthost, tokens):
         if left:
-            return [f"relay.oauth: the token ends in {age(left)}, and there is no refresh token for the next one: {LOOK_AGAIN}"]
-        return [f"relay.oauth: the token has ended, and there is no refresh token for the next one: {LOOK_AGAIN}"]
+            return [f"{where}: the token ends in {age(left)}, and there is no refresh token for the next one: {again}"]
+        return [f"{where}: the token has ended, and there is no refresh token for the next one: {again}"]
     if not is_client and refresh_left < REFRESH_SOON_SECONDS:
         when = f"ends in {age(refresh_left)}" if refresh_left else "has ended"
-        return [f"relay.oauth: the refresh token {when}: {LOOK_AGAIN}"]
+        return [f"{where}: the refresh token {when}: {again}"]
     if not left and now - tokens.obtained_at - tokens.lifetime > STALE_SECONDS:
         ended = moment(tokens.obtained_at + tokens.lifetime)
-        return [f"relay.oauth: the token has ended on {ended}, and no server has got a new one"]
+        return [f"{where}: the token has ended on {ended}, and no server has got a new one"]
     return []
 
 
@@ -146,12 +147,19 @@ def _configuration(options: argparse.Namespace) -> Configuration:
     return load(options.config, discover().options_of)
 
 
-def _smarthost(configuration: Configuration) -> SmarthostOptions | None:
-    options = configuration.relay.options
-    return options if isinstance(options, SmarthostOptions) and options.oauth else None
+def _chosen(configuration: Configuration, user: str) -> tuple[NextHop, TokenFile]:
+    """The one log-in with tokens, or the one of this user.  Raises `Unable`."""
+    found = token_hops(configuration)
+    if not found:
+        raise Unable('the configuration has no [relay] with use = "smarthost" and oauth, and no such [[route]]')
+    chosen = [one for one in found if user in ("", one[0].username)]
+    if len(chosen) != 1:
+        users = ", ".join(sorted({hop.username for hop, _ in found}))
+        raise Unable(f"name one with --user: {users}" if chosen else f"nobody logs in as {user}: {users}")
+    return chosen[0]
 
 
-def _refreshes(smarthost: SmarthostOptions, tokens: IssuedTokens) -> bool:
+def _refreshes(smarthost: NextHop, tokens: IssuedTokens) -> bool:
     return smarthost.oauth_flow == "client" or bool(tokens.refresh)
 
 
@@ -175,7 +183,7 @@ def _make_folder(configuration: Configuration) -> None:
 # --- the flows ---
 
 
-def _tokens(smarthost: SmarthostOptions, issuer: TokenIssuer) -> IssuedTokens:
+def _tokens(smarthost: NextHop, issuer: TokenIssuer) -> IssuedTokens:
     if smarthost.oauth_flow == "client":
         tokens: IssuedTokens = _asked(issuer.renewed(None))
         return tokens

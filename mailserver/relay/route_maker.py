@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mailserver.config.password_file import password_of
-from mailserver.config.route_table import NextHop, RouteTable, next_hop_of
+from mailserver.config.route_table import NextHop, RouteTable, next_hop_of, next_hop_of_relay
+from mailserver.config.schema import Configuration
 from mailserver.interfaces import RetryTimes, Services
 from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.reply import Reply
@@ -27,7 +28,7 @@ from mailserver.relay.token_file import TokenFile
 from mailserver.relay.token_issuer import Client, TokenIssuer
 from mailserver.relay.token_keeper import TokenKeeper
 
-__all__ = ["NO_RELAY", "RouteMaker", "refusal_of", "token_file", "token_issuer"]
+__all__ = ["NO_RELAY", "RouteMaker", "refusal_of", "token_file", "token_hops", "token_issuer"]
 
 NO_RELAY = Delayed(Reply.of(451, "4.3.5", "There is no relay for this recipient"), '[relay] use = "none", and no route')
 NO_RESOLVER = Reply.of(451, "4.4.3", "Mail exchangers cannot be found without a resolver")
@@ -47,6 +48,7 @@ class RouteMaker:
         self.sts: STSKeeper | None = None  # from the first route by domain on
         self._books: dict[tuple[str | None, bool, int], HostBook] = {}
         self._logins: dict[tuple[Any, ...], RelayLogin] = {}
+        self._relay: NextHop | None = None
         self._nowhere = HostBook(look_up=self._no_hosts, seconds=services.steady_seconds)
 
     def routes(self, relay: NextHop | None, tables: Sequence[RouteTable] = ()) -> RouteMap[RouteSettings]:
@@ -54,6 +56,7 @@ class RouteMaker:
         before = self._books, self._logins
         self._books, self._logins = {}, {}
         kept = _Kept(*before)
+        self._relay = relay
         if relay is None:
             default = RouteSettings(self._nowhere, ConnectSettings(), refusal=NO_RELAY, facts=facts_of(None, None))
         else:
@@ -157,7 +160,7 @@ class RouteMaker:
         services = self._services
         keeper = TokenKeeper(
             host=host,
-            file=token_file(hop, services.keys_directory),
+            file=token_file(hop, services.keys_directory, self._relay),
             renewed=token_issuer(hop, reactor, services.clock.seconds).renewed,
             run_in_thread=services.run_in_thread,
             clock=services.clock,
@@ -205,12 +208,29 @@ def refusal_of(table: RouteTable) -> Reply:
     return Reply.of(550, REFUSED, table.reason or USUAL_REASON)
 
 
-def token_issuer(hop: Any, reactor: Any, seconds: Callable[[], float]) -> TokenIssuer:
+def token_issuer(hop: NextHop, reactor: Any, seconds: Callable[[], float]) -> TokenIssuer:
     """Who issues the tokens that these options want."""
     client = Client(hop.oauth_client, hop.oauth_secret_file, hop.oauth_scopes, is_itself=hop.oauth_flow == "client")
     return TokenIssuer(hop.oauth, client, reactor=reactor, seconds=seconds)
 
 
-def token_file(hop: Any, keys_directory: str) -> TokenFile:
-    """Where the tokens that these options want are kept."""
-    return TokenFile(keys_directory, (hop.oauth, hop.oauth_client, hop.username))
+def token_file(hop: NextHop, keys_directory: str, relay: NextHop | None) -> TokenFile:
+    """Where the tokens that these keys want are kept.  `relay` is what `[relay]` says: the same log-in has the same file."""
+    whose = _token_owner(hop)
+    return TokenFile(keys_directory, whose, is_of_route=relay is None or _token_owner(relay) != whose)
+
+
+def token_hops(configuration: Configuration) -> list[tuple[NextHop, TokenFile]]:
+    """Each log-in with tokens that `[relay]` and its routes have, with the file of its tokens."""
+    relay = next_hop_of_relay(configuration.relay.use, configuration.relay.options)
+    hops = [relay] if relay is not None else []
+    hops += [next_hop_of(route, relay) for route in configuration.route if route.use != "none"]
+    found: dict[tuple[str, str, str], NextHop] = {}
+    for hop in hops:
+        if hop.oauth:
+            found.setdefault(_token_owner(hop), hop)
+    return [(hop, token_file(hop, configuration.keys_path, relay)) for hop in found.values()]
+
+
+def _token_owner(hop: NextHop) -> tuple[str, str, str]:
+    return hop.oauth, hop.oauth_client, hop.username

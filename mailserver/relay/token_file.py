@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from mailserver.authentication.sealing import Unsealable, seal, unseal
@@ -21,12 +22,16 @@ class OtherTokens(ValueError):
 
 
 class TokenFile:
-    """In the folder of keys.  `whose` names the log-in: issuer, client, user; the file can be opened for the same one only."""
+    """In the folder of keys.  `whose` names the log-in: issuer, client, user; the file can be opened for the same one only.
 
-    def __init__(self, keys_directory: str, whose: tuple[str, str, str]) -> None:
-        self.path = os.path.join(keys_directory, TOKEN_FILE)
-        self._keys_directory = keys_directory
+    With `is_of_route` it has a name of its own beside that of `[relay]`.
+    """
+
+    def __init__(self, keys_directory: str, whose: tuple[str, str, str], *, is_of_route: bool = False) -> None:
         self._whose = "\0".join(("tokens", *whose))
+        mark = hashlib.sha256(self._whose.encode()).hexdigest()[:16]
+        self.path = os.path.join(keys_directory, f"smarthost-{mark}.token" if is_of_route else TOKEN_FILE)
+        self._keys_directory = keys_directory
 
     def changes(self) -> object:
         """Something that differs after a change; None where there is no file.  Raises OSError."""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from mailserver.cli import smarthost
 from mailserver.config import load
 from mailserver.plugins.catalogue import discover
-from mailserver.relay.route_maker import token_file
+from mailserver.relay.route_maker import token_file, token_hops
 from mailserver.relay.token_answers import IssuedTokens
 from tests.cli.support import CONFIGURATION, CommandCase, Said
 from tests.relay.issuer import MockIssuer, reactor
@@ -50,7 +50,7 @@ oauth_flow = "{flow}"
 
     def file(self) -> Any:
         configuration = load(str(self.config), discover().options_of)
-        return token_file(configuration.relay.options, configuration.keys_path)
+        return token_file(configuration.relay.options, configuration.keys_path, configuration.relay.options)
 
     def kept(self) -> IssuedTokens:
         tokens: IssuedTokens = self.file().read()[1]
@@ -64,6 +64,23 @@ oauth_flow = "{flow}"
 
 
 class Login(SmarthostCase):
+    def test_log_ins_of_routes_have_files_of_their_own_and_are_chosen_by_their_user(self) -> None:
+        route = '[[route]]\nsender = "{0}"\nhost = "smtp.example"\ntls = "verified"\nusername = "{0}"\noauth = "{1}"\n'
+        route += 'oauth_client = "our-id"\noauth_secret_file = "secret"\noauth_scopes = ["mail.send"]\noauth_flow = "client"\n'
+        users = ("alice@example.org", "us@example.org")
+        self.configure_flow("client", "".join(route.format(user, self.mock.url) for user in users))
+        self.assertIn("name one with --user: alice@example.org, us@example.org", self.command("smarthost", "login").err)
+        self.assertIn("nobody logs in as eve: ", self.command("smarthost", "status", "--user", "eve").err)
+        for user in users:
+            said = self.command("smarthost", "login", "--user", user)
+            self.assertIn(f"there is a token for {user} at smtp.example", said.out, said.err)
+        configuration = load(str(self.config), discover().options_of)
+        (us, first), (alice, second) = token_hops(configuration)
+        self.assertEqual((us.username, alice.username), ("us@example.org", "alice@example.org"))
+        self.assertEqual(os.path.basename(first.path), "smarthost.token")
+        self.assertRegex(os.path.basename(second.path), r"^smarthost-[0-9a-f]{16}\.token$")
+        self.assertNotEqual(first.read()[1].access, second.read()[1].access)
+
     def test_a_device_is_asked_about_until_somebody_has_agreed(self) -> None:
         good = (200, {"access_token": "token-1", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "refresh-1"})
         self.mock.answers = [(400, {"error": "authorization_pending"}), (503, b""), good]

@@ -85,7 +85,7 @@ class TokenCase(SocketCase):
         return relay
 
     def keep(self, access, lifetime=3600.0, refresh="refresh-0", ago=0.0):
-        token_file(self.options(), self.keys).write(IssuedTokens(access, lifetime, reactor.seconds() - ago, refresh))
+        token_file(self.options(), self.keys, self.options()).write(IssuedTokens(access, lifetime, reactor.seconds() - ago, refresh))
 
     async def until(self, relay, kind):
         """The first outcome of this kind."""
