@@ -16,6 +16,7 @@ from mailserver.postmaster.notes import Notes
 from mailserver.postmaster.problems import Problems
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
+from mailserver.relay.heard_meanings import HeardMeaning
 from mailserver.state_store import StateStore
 from mailserver.tls import Certificates
 
@@ -35,6 +36,8 @@ class ServerParts(Protocol):
 
     def relay_doubts(self) -> Sequence[str]: ...
 
+    def meanings_heard(self) -> Sequence[HeardMeaning]: ...
+
 
 def make_notes(
     configuration: Configuration,
@@ -50,6 +53,7 @@ def make_notes(
         missing=server.processes.missing,
         doubts=lambda: () if server.certificates is None else server.certificates.doubts,
         relay_doubts=server.relay_doubts,
+        meanings_heard=server.meanings_heard,
         is_own=lambda id: notes.is_own(id),
         names=configuration.log.addresses == "full",
     )

@@ -62,6 +62,7 @@ from mailserver.receive.throttle import Admission
 from mailserver.relay.attempts import Attempts
 from mailserver.relay.components import ConfiguredRelay, MXOptions
 from mailserver.relay.forwards import Forwards
+from mailserver.relay.heard_meanings import HeardMeaning
 from mailserver.relay.return_paths import ReturnPaths, SenderTable
 from mailserver.relay.tls_overrides import SPACE, TLSOverrides
 from mailserver.routing.router import Router
@@ -281,6 +282,10 @@ class Server:
     def relay_doubts(self) -> list[str]:
         """What a postmaster should know of the relay's log-ins."""
         return [] if self.relay is None else list(self.relay.doubts())
+
+    def meanings_heard(self) -> Sequence[HeardMeaning]:
+        """What large operators have said since the last look that a postmaster should know."""
+        return () if self.relay is None else self.relay.connections.meanings.taken()
 
     def change(self, configuration: Configuration) -> None:
         """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""

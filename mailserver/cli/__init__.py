@@ -47,6 +47,7 @@ In the order in which they are read:
 * `quarantine`: ``mailserver quarantine``: the copies that filters hold, and a person's decision about them
 * `queue_filters`: the filters of the queue's commands
 * `queue_orders`: ``mailserver queue retry | hold | release | bounce | drop | redirect``
+* `reply_remarks`: what a reply of a large operator means, for those commands that show it
 * `queue_destinations`: ``mailserver queue destinations``: how mail goes to each host or operator
 * `queue_cat`: ``mailserver queue cat``: a message that waits, as it is kept
 * `queue_salvage`: ``mailserver queue salvage``: out of a damaged queue what can still be read

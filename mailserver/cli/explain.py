@@ -10,6 +10,7 @@ from typing import Any
 
 from mailserver.cli.asking import ask_or_read, data_directory
 from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, plain, say, table
+from mailserver.cli.reply_remarks import remarks_on, reply_meaning
 from mailserver.config.quantities import seconds
 from mailserver.processes.identity import as_owner_of
 
@@ -69,12 +70,18 @@ def explain_id(options: argparse.Namespace) -> int:
     if options.json and options.why:
         as_json([one.as_json() for one in found])
     elif options.json:
-        as_json([{**{key: step[key] for key in ("time", "id", "step")}, **step["fields"]} for step in steps])
+        as_json([{**{key: step[key] for key in ("time", "id", "step")}, **step["fields"], **_meaning(step)} for step in steps])
     else:
         if not options.why:
-            say(*format_road([Step(**step) for step in steps]))
+            say(*format_road([Step(**step) for step in steps], lambda step: remarks_on(str(step.fields.get("reply", "")))))
         say(*[plain(line) for line in in_words(found)])
     return 0
+
+
+def _meaning(step: dict[str, Any]) -> dict[str, Any]:
+    """For programs: the `meaning` of a reply that is known."""
+    found = reply_meaning(str(step["fields"].get("reply", "")))
+    return {"meaning": found} if found else {}
 
 
 def _search(options: argparse.Namespace, data: str, wanted: Any) -> int:

@@ -16,6 +16,7 @@ from mailserver.cli.queue_destinations import add_destinations
 from mailserver.cli.queue_filters import add_filters, is_everything, selection_of
 from mailserver.cli.queue_orders import add_verbs
 from mailserver.cli.queue_salvage import add_salvage
+from mailserver.cli.reply_remarks import remarks_on
 from mailserver.config.glance import glance
 from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of
@@ -170,6 +171,9 @@ def show_attempts(destination: dict[str, Any]) -> None:
             for one in history
         ],
     )
+    remarks = remarks_on(history[-1]["reply"])
+    if remarks:
+        say("", *[f"  {one}" for one in remarks])
     dialogue = history[-1].get("dialogue")
     if dialogue:
         say("", "the last one, word by word", *[f"  {plain(line)}" for line in dialogue])

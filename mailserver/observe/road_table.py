@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mailserver.observe.judged import FACTS
 from mailserver.observe.lines import ADDRESSES, text_value
@@ -12,8 +12,11 @@ from mailserver.observe.roads import Step
 __all__ = ["format_road"]
 
 
-def format_road(steps: Sequence[Step]) -> list[str]:
-    """One line for each step: the time since the first one, whether it is the connection's, the step and its fields."""
+def format_road(steps: Sequence[Step], remarks: Callable[[Step], Sequence[str]] = lambda step: ()) -> list[str]:
+    """One line for each step: the time since the first one, whether it is the connection's, the step and its fields.
+
+    Below it, indented, are the `remarks` about it: our own words.
+    """
     if not steps:
         return []
     connections = {step.fields["connection"] for step in steps if "connection" in step.fields}
@@ -31,6 +34,7 @@ def format_road(steps: Sequence[Step]) -> list[str]:
             if name not in ("connection", FACTS) and (name == "sender" or value not in (None, "", []))
         )
         lines.append(f"{offset:>{offset_width}}  {mark:<10}  {text_value(step.step):<{step_width}}  {fields}".rstrip())
+        lines += [f"{'':>{offset_width}}  {'':<10}  {remark}" for remark in remarks(step)]
     return lines
 
 

@@ -11,6 +11,7 @@ from mailserver.mail.trace import date_time
 from mailserver.postmaster.notes import Problem
 from mailserver.queue.entry import DestinationSummary, EntrySummary, number_of
 from mailserver.queue.queue import Queue
+from mailserver.relay.heard_meanings import HeardMeaning
 
 __all__ = ["Problems"]
 
@@ -22,7 +23,8 @@ class Problems:
     """Finds the problems, in the reactor's thread.
 
     `missing()` says why each small process does not run ("" where it does).  `doubts()` are the doubts about certificates.
-    `relay_doubts()` are those about the log-in at a smarthost.
+    `relay_doubts()` are those about the log-in at a smarthost, `meanings_heard()` what large operators have said since the last
+    look.
     `is_own(id)` says whether a message is a note itself.  `names`: whether notes may contain mail addresses.
     """
 
@@ -34,6 +36,7 @@ class Problems:
         missing: Callable[[], Mapping[str, str]],
         doubts: Callable[[], Sequence[str]],
         relay_doubts: Callable[[], Sequence[str]] = tuple,
+        meanings_heard: Callable[[], Sequence[HeardMeaning]] = tuple,
         is_own: Callable[[str], Awaitable[bool]],
         names: bool,
     ) -> None:
@@ -42,6 +45,7 @@ class Problems:
         self._missing = missing
         self._doubts = doubts
         self._relay_doubts = relay_doubts
+        self._meanings_heard = meanings_heard
         self._is_own = is_own
         self._names = names
         self._missing_since: dict[str, float] = {}
@@ -50,6 +54,7 @@ class Problems:
     async def __call__(self) -> list[Problem]:
         """All present problems."""
         found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates(), *self._of_login()]
+        found += self._of_replies()
         try:
             return [*found, *await self._of_failures()]
         except StorageFault:  # its own problem
@@ -115,6 +120,24 @@ class Problems:
                 (doubt, "", "`mailserver smarthost status` tells more; `mailserver smarthost login` gets a new token."),
             )
             for doubt in self._relay_doubts()
+        ]
+
+    def _of_replies(self) -> list[Problem]:
+        return [
+            Problem(
+                "reply",
+                one.meaning.key,
+                f"{one.meaning.operator or one.host} refuses or delays mail",
+                (
+                    one.meaning.means,
+                    "",
+                    *((f"{one.host} has said:", f"    {one.reply}", "") if self._names else ()),
+                    one.meaning.do,
+                    "",
+                    "`mailserver queue destinations` shows how mail goes there, `mailserver explain ID` each message's replies.",
+                ),
+            )
+            for one in self._meanings_heard()
         ]
 
     async def _of_failures(self) -> list[Problem]:

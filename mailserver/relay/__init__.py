@@ -18,6 +18,8 @@ In the order in which they are read:
 * `pace_options`: the keys that say so
 * `operators`: whose hosts share one pace, and the limits of each destination
 * `rate_replies`: which replies ask for a slower pace
+* `provider_replies`: what the replies of large operators mean, and what can be done
+* `heard_meanings`: those that were heard, for notes to postmaster
 * `transmission`: one message to one destination: the hosts to try, and what each answer means
 * `connections`: opens, uses and closes connections as the pool decides, and goes on to the next host
 * `protocol`: one connection to another host: drives a `ClientSession`

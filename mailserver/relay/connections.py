@@ -22,6 +22,7 @@ from mailserver.relay.conclusions import Conclusion, HandshakeFacts, TLSSession
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.conversions import Conversions
 from mailserver.relay.fallbacks import Fallbacks, TLSStep
+from mailserver.relay.heard_meanings import HeardMeanings
 from mailserver.relay.operators import PaceTable
 from mailserver.relay.pool import ConnectionRecord, Pool, PoolLimits, RecordState
 from mailserver.relay.protocol import RelayProtocol
@@ -95,6 +96,7 @@ class Connections:
         paces: PaceTable | None = None,
     ) -> None:
         self.pool: Pool[Transmission] = Pool(pool_limits, paces)
+        self.meanings = HeardMeanings()
         self.wall_clock = clock.seconds
         self.tls_seen: list[Callable[[TLSSession], None]] = []  # each is told how TLS began on each connection that wants it
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
@@ -370,6 +372,7 @@ class Connections:
         """The connection never became ready."""
         dialogue = connection.session.dialogue.lines()
         slower = slow_down(why)
+        self.meanings.add(why, connection.target.host)
         for transmission in self.pool.failed(connection.record, self.seconds(), why, slow_down=slower, is_open=True):
             self._elsewhere(transmission, why, dialogue=dialogue)
         self.decide()
@@ -432,8 +435,10 @@ class Connections:
             self.pool.slowed(record, slower, transmission.begun_at, now, no)
         elif not lost:
             self.pool.taken(record, transmission.begun_at, now)
-        if no is not None and slower is None:
-            self.pool.heard(record, no, now)
+        if no is not None:
+            self.meanings.add(no, transmission.target.host)
+            if slower is None:
+                self.pool.heard(record, no, now)
         if not lost and connection.session.is_ready and not self._stopping:
             self.pool.finished(record, now)
         elif turned_away:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -170,6 +171,18 @@ class WithoutServer(CommandCase):
         (step,) = self.command("explain", ID, "--json").json
         self.assertEqual(step, {"time": 1.0, "id": ID, "step": "accepted", "sender": "bob@example.net", "size": 5})
         self.assertEqual(self.command("explain", "0000000000000000").code, 1)
+
+    def test_below_a_reply_that_is_known_stands_what_it_means(self) -> None:
+        roads = RoadStore(str(self.data / ROADS))
+        reply = "550 5.7.515 Access denied, sending domain \x1b[31mX does not meet the required authentication level"
+        steps = json.dumps([[1.0, "failed", {"reply": reply}], [2.0, "failed", {"reply": "550 5.1.1 No such user"}]])
+        roads.add(f'[["{ID}", 1.0, {steps}]]', 1, 1.0)
+        roads.close()
+        said = self.command("explain", ID)
+        self.assertEqual((said.out.count("means: "), said.out.count("do: "), said.out.count("\x1b")), (1, 1, 0))
+        self.assertIn("Outlook.com counts the domain", said.out)
+        first, second = self.command("explain", ID, "--json").json
+        self.assertEqual((first["meaning"]["key"], "meaning" in second), ("microsoft.requirements", False))
 
     def test_a_road_is_found_by_what_is_known_of_it(self) -> None:
         roads = RoadStore(str(self.data / ROADS))

@@ -16,6 +16,7 @@ from mailserver.mail.reply import Reply
 from mailserver.postmaster import problems as problems_module
 from mailserver.postmaster.notes import LOOK_SECONDS, WAITING_MOST, Notes, Problem, note_octets
 from mailserver.postmaster.problems import Problems
+from mailserver.relay.heard_meanings import HeardMeanings
 from mailserver.testing import MemoryState
 from tests.at_once import at_once
 from tests.queue.doubles import IDS, local
@@ -253,6 +254,7 @@ class WithAQueue(ReportCase):
         super().setUp()
         self.missing = {}
         self.doubts, self.relay_doubts = [], []
+        self.meanings = HeardMeanings()
         self.state = MemoryState(self.clock)
 
     def notes_of(self, queue, names=True, routes={}):
@@ -262,6 +264,7 @@ class WithAQueue(ReportCase):
             missing=lambda: self.missing,
             doubts=lambda: self.doubts,
             relay_doubts=lambda: self.relay_doubts,
+            meanings_heard=self.meanings.taken,
             is_own=lambda id: notes.is_own(id),
             names=names,
         )
@@ -326,6 +329,25 @@ class WithAQueue(ReportCase):
         self.assertNotIn(spam[0], message.get_payload())
         await self.send(queue, plain)  # its sender is known
         self.assertEqual(len(self.reports()), 1)
+
+    async def test_what_an_operator_means_is_told_once_a_day_for_each_meaning(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        dmarc = Reply.heard(550, "5.7.509", ("Access denied, \x1b[31mexample.org does not pass DMARC",))
+        self.meanings.add(dmarc, "mx.outlook.example")
+        (message,) = await self.told(queue, notes)
+        self.assertEqual(message["Subject"], "mx.example.org: Microsoft refuses or delays mail")
+        self.assertIn("    550 5.7.509 Access denied, ?[31mexample.org", message.get_payload())
+        self.assertIn("it may be forged, or a forward", message.get_payload())
+        self.meanings.add(dmarc, "mx.outlook.example")
+        self.meanings.add(Reply.heard(421, "4.7.0", ("[TSS04] deferred",)), "mx.yahoo.example")
+        (message,) = await self.told(queue, notes)
+        self.assertIn("Yahoo", message["Subject"])
+        self.clock.advance(DAY)
+        self.meanings.add(dmarc, "mx.outlook.example")
+        silent = self.notes_of(queue, names=False)
+        (message,) = await self.told(queue, silent)
+        self.assertNotIn("Access denied", message.get_payload())
 
     async def test_a_domain_without_postmaster_has_the_hosts(self):
         self.relay.answers["sales"] = Failed(FULL)
