@@ -186,6 +186,11 @@ TABLE = (
         SLOWER + LOOK_FOR_SPAM + " Yahoo asks for four hours before the next attempt.",
     ),
     _entry(
+        "yahoo.refused", "Yahoo", r"\[TSS(09|1[0-9])\]",
+        "Yahoo takes no mail from our address.",
+        LOOK_FOR_SPAM + " Then ask Yahoo's support for senders to look at the address.",
+    ),
+    _entry(
         "yahoo.deferred-for-long", "Yahoo", r"\[TS03\]|permanently deferred",
         "Yahoo takes no mail from our address any more, though it calls that temporary: too much of it was called spam.",
         LOOK_FOR_SPAM + " Then ask Yahoo's support for senders to look at the address.",
@@ -199,11 +204,6 @@ TABLE = (
         "yahoo.listed", "Yahoo", r"\[BL2[0-9]\]",
         "Our address is on a list that Yahoo uses, mostly one of Spamhaus.",
         "https://check.spamhaus.org says on which and why. " + LOOK_FOR_SPAM,
-    ),
-    _entry(
-        "yahoo.refused", "Yahoo", r"\[TSS(09|1[0-9])\]",
-        "Yahoo takes no mail from our address.",
-        LOOK_FOR_SPAM + " Then ask Yahoo's support for senders to look at the address.",
     ),
     # --- Apple ---
     _entry(
