@@ -21,6 +21,7 @@ from mailserver.mail.durable import sync_directory, sync_file
 from mailserver.mail.faults import StorageBroken, StorageDamaged, StorageFault, StorageFull
 from mailserver.queue.entry import (
     CLOSED,
+    FRONT,
     WHOLE_ENTRY,
     Attempt,
     EntryState,
@@ -30,6 +31,7 @@ from mailserver.queue.entry import (
     encode_findings,
     encode_history,
     encode_reply,
+    stored_size_of,
 )
 from mailserver.queue.shared_memory import SharedMemory
 
@@ -112,6 +114,8 @@ WITH_ALL = (  # entries all of whose destinations are in certain states, and owe
     " AND state IN {states}) ORDER BY number"
 )
 FINISHED = WITH_ALL.format(numbers="SELECT value FROM carray(?)", states="('delivered', 'returned', 'dropped')")
+OCTETS_MOST = 1 << 30  # of content whose failure cannot be told: more would be room that mail has not
+FRONTS = "SELECT number, substr(message, 1, ?) FROM entry WHERE number IN (SELECT value FROM carray(?))"
 GIVEN_UP = WITH_ALL.format(
     numbers="SELECT number FROM attempt WHERE state = 'failed'", states="('failed', 'delivered', 'returned', 'dropped')"
 )
@@ -322,16 +326,31 @@ class SqliteStore:
             finished = self._finish(connection, {one.number for one in written if one.state in CLOSED})
         return written, finished
 
-    def drop_failed(self, most: int, before: int) -> list[Settled]:
-        """Forget the oldest entries that are kept only because their failure cannot be told: those above `most`, and those
-        with a number below `before`."""
+    def drop_failed(self, most: int, before: int, *, octets_most: int = OCTETS_MOST) -> list[Settled]:
+        """Forget the oldest entries that are kept only because their failure cannot be told: those above `most`, those with which
+        there would be more than `octets_most` of content (never the newest), and those with a number below `before`."""
         connection = self._trusted_connection()
         dropped: list[Settled] = []
         with self._faults(), connection:
             failed = settled_rows(connection.execute(GIVEN_UP))
-            dropped = [entry for place, entry in enumerate(failed) if place < len(failed) - most or entry.number < before]
+            first = max(len(failed) - most, self._first_within(connection, failed, octets_most))
+            dropped = [entry for place, entry in enumerate(failed) if place < first or entry.number < before]
             self._forget(connection, dropped)
         return dropped
+
+    def _first_within(self, connection: apsw.Connection, entries: Sequence[Settled], octets_most: int) -> int:
+        """The place of the first of these from which on they have no more than so many octets of content, or are one."""
+        if not entries:
+            return 0
+        rows: Any = connection.execute(FRONTS, (FRONT.size, numbers_array([entry.number for entry in entries])))
+        sizes = {number: stored_size_of(front) for number, front in rows if len(front) == FRONT.size}
+        octets, first = 0, len(entries)
+        for place in range(len(entries) - 1, -1, -1):
+            octets += sizes.get(entries[place].number, 0)
+            if octets > octets_most and first < len(entries):
+                break
+            first = place
+        return first
 
     def _finish(self, connection: apsw.Connection, numbers: set[int]) -> list[Settled]:
         if not numbers:

@@ -431,6 +431,14 @@ class Reports(StoreCase):
         self.assertEqual([entry[0] for entry in self.store.drop_failed(2, kept[2])], kept[1:2])
         self.assertEqual(self.stored(), [waiting, owing, kept[2]])
 
+    def test_and_those_with_which_they_would_take_too_much_room_but_for_the_newest(self):
+        kept = self.add(10, 100, 50, 40)
+        self.store.settle([], [], [self.attempt(n, d, EntryState.FAILED) for n in kept for d in (0, 1)])
+        self.assertEqual(self.store.drop_failed(9, 0, octets_most=200), [])
+        self.assertEqual([entry[0] for entry in self.store.drop_failed(9, 0, octets_most=150)], kept[:2])
+        self.assertEqual([entry[0] for entry in self.store.drop_failed(9, 0, octets_most=0)], kept[2:3])
+        self.assertEqual(self.stored(), kept[3:])
+
 
 class Breaking:
     def __init__(self, error):
