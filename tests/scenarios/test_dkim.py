@@ -64,7 +64,7 @@ class ToAHostOfSevenBits(SendmailCase):
         self.postfix.start()
         self.server = self.prepare(
             BASIC
-            + f'[relay]\nuse = "smarthost"\nhost = "127.0.0.1"\nport = {self.postfix.port}\n[[filter]]\nuse = "dkim_signing"\n'
+            + f'[relay]\nuse = "smarthost"\nhost = "127.0.0.1"\nport = {self.postfix.port}\nnetworks = ["127.0.0.0/8"]\n[[filter]]\nuse = "dkim_signing"\n'
             + '[domain."example.org".aliases]\nfar = "bob@far.example"\ngone = "refused@far.example"\n'
         )
         self.assertEqual(self.server.command("dkim", "new", "example.org").returncode, 0)
