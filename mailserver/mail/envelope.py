@@ -25,6 +25,7 @@ class TLSFacts:
     `server_name` is what the client asked for (SNI).  `client_certificate` is the SHA-256 fingerprint of the client's certificate
     in lower-case hex, "" where none was shown; `client_verified` says that one of our authorities vouches for it, `client_fault`
     why not ("expired", "revoked", "unknown authority", …), `client_emails` are its addresses (subjectAltName, rfc822Name).
+    `group` is that of the key exchange ("X25519MLKEM768"), "" where it is not known; the queue does not keep it.
     """
 
     version: str
@@ -34,6 +35,7 @@ class TLSFacts:
     client_verified: bool = False
     client_fault: str = ""
     client_emails: tuple[str, ...] = ()
+    group: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ def received(envelope: Envelope, *, hostname: str, reverse_name: str = "", hide_
             clauses += f"\r\n\tfor <{_printable(address)}>"
     if peer.tls is not None:
         cipher = NOT_IN_A_NAME.sub("?", peer.tls.cipher) or "unknown"
-        clauses += f"\r\n\ttls {cipher} ({NOT_IN_A_NAME.sub('?', peer.tls.version)})"
+        group = f" group {NOT_IN_A_NAME.sub('?', peer.tls.group)}" if peer.tls.group else ""
+        clauses += f"\r\n\ttls {cipher}{group} ({NOT_IN_A_NAME.sub('?', peer.tls.version)})"
     return f"Received: from {origin}\r\n\t{clauses};\r\n\t{date_time(int(envelope.received_at))}\r\n".encode()
 
 

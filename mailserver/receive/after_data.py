@@ -372,6 +372,7 @@ class AfterData:
             recipients=recipients,
             size=content.size,
             message_id=message_id(original),
+            **({"requiretls": True} if transaction.parameters.requiretls else {}),
         )
 
     def _tell_junk(self, why: str, recipients: list[str]) -> None:

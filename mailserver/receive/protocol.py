@@ -461,6 +461,7 @@ def _tls_fields(tls: TLSFacts) -> dict[str, Any]:
     return {
         "version": tls.version,
         "cipher": tls.cipher,
+        "group": tls.group,
         "server_name": tls.server_name,
         "client_certificate": tls.client_certificate,
         "verified": tls.client_verified if tls.client_certificate else None,

@@ -23,6 +23,7 @@ from mailserver.relay.conclusions import HandshakeFacts, TLSFault
 from mailserver.relay.pool import Key
 from mailserver.relay.security import Demand, TLSMode
 from mailserver.transport.certificate_faults import FAULTS, UNREADABLE
+from mailserver.transport.channel_bindings import group_of
 from mailserver.transport.verified import has_name, is_ip_address
 from mailserver.trust import dane
 from mailserver.trust.dane import DaneFault, DaneMatch
@@ -177,7 +178,7 @@ class Securing:
         return HandshakeFacts(
             connection.get_protocol_version_name(),
             connection.get_cipher_name() or "",
-            _group(connection),
+            group_of(connection),
             chain,
             match,
             fault,
@@ -217,10 +218,3 @@ def _chain(connection: SSL.Connection) -> tuple[bytes, ...]:
 def _octets(certificates: Sequence[Any]) -> tuple[bytes, ...]:
     """As the host has sent them: DANE compares octets, also of certificates that nobody here can read."""
     return tuple([crypto.dump_certificate(crypto.FILETYPE_ASN1, one) for one in certificates if one is not None])
-
-
-def _group(connection: SSL.Connection) -> str:
-    try:
-        return connection.get_group_name() or ""
-    except NotImplementedError:  # OpenSSL before 3.0.8
-        return ""

@@ -465,6 +465,8 @@ class Connections:
         note = f"{transmission.target}, {route}{tls}, message {connection.record.messages} on the connection, {ms} ms"
         if transmission.form is not None and transmission.form.note:
             note += f", {transmission.form.note}"
+        if transmission.request.require_tls and connection.keeps_requiretls:
+            note += ", REQUIRETLS"
         outcomes = told(done, host=transmission.target.host, note=note, dialogue=connection.session.dialogue)
         if meaning is Meaning.SETTLED:
             transmission.settle(outcomes)

@@ -13,7 +13,7 @@ from mailserver.mail.envelope import TLSFacts
 from mailserver.tls.contexts import Verification
 from mailserver.tls.identity import extension_of
 from mailserver.transport.certificate_faults import UNREADABLE, words_of
-from mailserver.transport.channel_bindings import connection_of
+from mailserver.transport.channel_bindings import connection_of, group_of
 
 __all__ = ["facts_of", "fault_of"]
 
@@ -30,10 +30,10 @@ def facts_of(transport: Any, verification: Verification) -> TLSFacts:
     version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name() or ""
     certificate = connection.get_peer_certificate()
     if certificate is None:
-        return TLSFacts(version, cipher, server_name)
+        return TLSFacts(version, cipher, server_name, group=group_of(connection))
     fault = verification.fault(connection)
     fingerprint = certificate.digest("sha256").decode("ascii").replace(":", "").lower()
-    return TLSFacts(version, cipher, server_name, fingerprint, not fault, fault, emails_of(certificate))
+    return TLSFacts(version, cipher, server_name, fingerprint, not fault, fault, emails_of(certificate), group_of(connection))
 
 
 def emails_of(certificate: X509) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from OpenSSL import SSL
 
 from mailserver.sasl.steps import ChannelBindings
 
-__all__ = ["bindings_of", "connection_of", "end_point_of"]
+__all__ = ["bindings_of", "connection_of", "end_point_of", "group_of"]
 
 EXPORTER_LABEL = b"EXPORTER-Channel-Binding"  # RFC 9266 section 2
 EXPORTER_OCTETS = 32
@@ -21,6 +21,14 @@ def connection_of(transport: Any) -> SSL.Connection | None:
     """OpenSSL's connection below a Twisted transport; None without TLS."""
     handle = getattr(transport, "getHandle", lambda: None)()
     return handle if isinstance(handle, SSL.Connection) else None
+
+
+def group_of(connection: SSL.Connection) -> str:
+    """The group of the key exchange, in OpenSSL's words ("X25519MLKEM768"); "" where it cannot be told."""
+    try:
+        return connection.get_group_name() or ""
+    except NotImplementedError:  # OpenSSL before 3.2
+        return ""
 
 
 def bindings_of(transport: Any, *, is_client: bool = False) -> ChannelBindings:

@@ -37,6 +37,11 @@ class ReceivedTests(SynchronousTestCase):
             b"\tMon, 23 Nov 2026 12:22:03 +0000\r\n",
         )
 
+    def test_the_group_of_the_key_exchange_stands_behind_the_cipher_rfc8314_4_3(self) -> None:
+        facts = replace(TLS, group="X25519MLKEM768")
+        field = received(replace(ENVELOPE, peer=replace(PEER, tls=facts)), hostname="mx.example.org")
+        self.assertIn(b"\ttls TLS_AES_256_GCM_SHA384 group X25519MLKEM768 (TLSv1.3);\r\n", field)
+
     def test_an_ipv6_client_without_a_confirmed_name(self) -> None:
         field = received(replace(ENVELOPE, peer=replace(PEER, address="fe80::1%eth0")), hostname="mx")
         self.assertTrue(field.startswith(b"Received: from client.example ([IPv6:fe80::1])\r\n"))

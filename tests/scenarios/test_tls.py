@@ -48,9 +48,9 @@ class Listeners(TLSCase):
         [stored] = server.wait_for_mail("alice", 1)
         received = stored.header("Received") or ""
         self.assertIn("with ESMTPS id", received)
-        self.assertRegex(received, r"tls TLS_\S+ \(TLSv1\.3\)")
+        self.assertRegex(received, r"tls TLS_\S+ group \w+ \(TLSv1\.3\)")
         road = server.command("explain", received.partition(" id ")[2].split()[0]).stdout
-        self.assertRegex(road, r"encrypted +version=TLSv1\.3 +cipher=TLS_")
+        self.assertRegex(road, r"encrypted +version=TLSv1\.3 +cipher=TLS_\S+ +group=\w+")
 
     def test_mail_comes_in_over_implicit_tls(self) -> None:
         server = self.with_pair(MX + IMPLICIT + PAIR)
