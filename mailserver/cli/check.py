@@ -54,6 +54,7 @@ from mailserver.plugins.life import StartError
 from mailserver.plugins.register import checked_offers
 from mailserver.plugins.versions import is_former
 from mailserver.processes.identity import as_owner_of
+from mailserver.relay.client_certificate import ClientCertificate
 from mailserver.trust.signing_keys import read_keys
 
 __all__ = ["add_to"]
@@ -77,6 +78,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.at_components(configuration, catalogue)
         look.at_checkers(configuration)
         look.at_certificates(configuration)
+        look.at_client_certificates(configuration)
         look.at_bare_lf(configuration)
         look.at_data(configuration.data)
         look.at_key(configuration)
@@ -246,6 +248,19 @@ class _Look:
             else:
                 if mode & 0o004:
                     self.warnings.append(f"{key}: {path} can be read by every user of this host")
+
+    def at_client_certificates(self, configuration: Configuration) -> None:
+        """What the relay shows to hosts that ask for a certificate."""
+        tables = [("relay", configuration.relay.options)]
+        tables += [(f"route[{n}]", route) for n, route in enumerate(configuration.route)]
+        for table, options in tables:
+            path, key = getattr(options, "client_certificate", None), getattr(options, "client_key", None)
+            if path is None or key is None:
+                continue
+            with as_owner_of(configuration.data):
+                why = ClientCertificate(path, key).fault
+            if why:
+                self.fault(f"{table}.client_certificate", why)
 
     def at_certificates(self, configuration: Configuration) -> None:
         """Check the certificates of the listeners with TLS."""

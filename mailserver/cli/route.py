@@ -219,6 +219,8 @@ def _way_lines(end: dict[str, Any], configuration: Configuration) -> list[str]:
     facts = [f"port {way['port']}", f"TLS {way['tls']}" + (" from the first octet on" if way["implicit_tls"] else "")]
     if way["username"]:
         facts.append(f"logged in as {plain(way['username'])} ({way['login']})")
+    if way["client_certificate"]:
+        facts.append(f"showing {plain(way['client_certificate'])}")
     sources = [way[key] for key in ("source_ipv4", "source_ipv6") if way[key]]
     if sources:
         facts.append(f"from {' or '.join(map(plain, sources))}")

@@ -13,7 +13,7 @@ from mailserver.config.options import Options
 from mailserver.config.values import Count, FilePath, host_name
 from mailserver.sasl.oauth import TOKEN_MECHANISMS
 
-__all__ = ["HopKeys", "LoginKeys", "Port", "check_login", "checked_url", "next_host_name"]
+__all__ = ["HopKeys", "LoginKeys", "Port", "check_certificate", "check_login", "checked_url", "next_host_name"]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -77,6 +77,10 @@ class HopKeys(Options):
     """Our own address on IPv4 connections."""
     source_ipv6: Annotated[str, AfterValidator(_address(ipaddress.IPv6Address))] | None = None
     """Our own address on IPv6 connections."""
+    client_certificate: FilePath | None = None
+    """The certificate with its chain, PEM, for a host that asks for one. Changed files are taken up by a reload."""
+    client_key: FilePath | None = None
+    """Its private key, PEM."""
     hosts_per_attempt: Annotated[Count, Field(le=10)] = 5
     """Hosts that one attempt tries at most."""
     addresses_per_attempt: Annotated[Count, Field(le=40)] = 5
@@ -108,6 +112,14 @@ class LoginKeys(HopKeys):
     ] = ("OAUTHBEARER", "XOAUTH2", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5")
     """How to log in; the first in the order of the default that the host offers is taken. The first two are for `oauth`, the
     others for a password."""
+
+
+def check_certificate(options: HopKeys) -> None:
+    """What belongs together.  Raises ValueError."""
+    if (options.client_certificate is None) != (options.client_key is None):
+        raise ValueError("client_certificate and client_key go together")
+    if options.client_certificate is not None and options.tls == "none":
+        raise ValueError('a client_certificate is shown under TLS alone, and tls = "none" never gets there')
 
 
 def check_login(options: LoginKeys) -> None:

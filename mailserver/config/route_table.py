@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from mailserver.config.next_hop import HopKeys, LoginKeys, check_login, next_host_name
+from mailserver.config.next_hop import HopKeys, LoginKeys, check_certificate, check_login, next_host_name
 from mailserver.config.options import Options
 from mailserver.config.values import Duration, Time, domain_key, mail_address
 from mailserver.mail.address import normal_name
@@ -69,6 +69,7 @@ REFUSING_KEYS = frozenset({"domain", "sender", "name", "use", "reason"})
 # What a host that is not [relay]'s has in common with it: they are about this machine.
 MACHINE_KEYS = frozenset({"ip", "prefer", "source_ipv4", "source_ipv6", "hosts_per_attempt", "addresses_per_attempt"})
 LOGIN_KEYS = frozenset(LoginKeys.model_fields) - frozenset(HopKeys.model_fields) - {"implicit_tls"}
+CERTIFICATE_KEYS = frozenset({"client_certificate", "client_key"})
 HOST_KEYS = LOGIN_KEYS | {"implicit_tls", "look_up_mx", "host"}
 
 
@@ -133,6 +134,7 @@ class NextHop(LoginKeys):
         if self.host is None and (self.username or self.implicit_tls):
             raise ValueError('a login and implicit_tls are for a host, and [relay] use = "mx" has none of its own')
         check_login(self)
+        check_certificate(self)
         return self
 
 
@@ -154,6 +156,8 @@ def next_hop_of(route: RouteTable, relay: NextHop | None) -> NextHop:
     if useless := sorted(given.keys() & {"look_up_mx"}):
         raise ValueError(f"{useless[0]} needs a host")
     same = {key: getattr(relay, key) for key in _hop_keys()}
+    if given.keys() & CERTIFICATE_KEYS:
+        same = {key: value for key, value in same.items() if key not in CERTIFICATE_KEYS}
     if given.keys() & LOGIN_KEYS:  # one log-in, as a whole: never one user's name with another's password
         same = {key: value for key, value in same.items() if key not in LOGIN_KEYS}
     return _next_hop(same | given)

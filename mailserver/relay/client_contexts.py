@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -19,6 +20,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions, platformTrust
 from zope.interface import implementer
 
+from mailserver.relay.client_certificate import ClientCertificate
 from mailserver.relay.conclusions import HandshakeFacts, TLSFault
 from mailserver.relay.pool import Key
 from mailserver.relay.security import Demand, TLSMode
@@ -54,6 +56,8 @@ class _KeptSession:
 class ClientContexts:
     """Two OpenSSL contexts serve all connections: one believes the system's authorities, the other looks at nothing.
 
+    Each client certificate has two of its own.
+
     `trust_root` is Twisted's `IOpenSSLTrustRoot`, the authorities that are believed; None for the system's.  With `resumes` a
     session is resumed where the host allows it, for the very same demand and address and no longer than an hour after the
     certificate was looked at.  `seconds` is a monotonic clock.
@@ -64,17 +68,24 @@ class ClientContexts:
         self._resumes = resumes and seconds is not None
         self._seconds = seconds or (lambda: 0.0)
         self._contexts: dict[bool, SSL.Context] = {}
+        self._showing: WeakKeyDictionary[ClientCertificate, dict[bool, SSL.Context]] = WeakKeyDictionary()
         self._sessions: dict[Key, _KeptSession] = {}
 
-    def securing(self, demand: Demand, host_name: str, *, key: Key | None = None, is_small: bool = False) -> Securing:
+    def securing(
+        self,
+        demand: Demand,
+        host_name: str,
+        *,
+        key: Key | None = None,
+        is_small: bool = False,
+        certificate: ClientCertificate | None = None,
+    ) -> Securing:
         """One handshake with `host_name`.
 
         `key` names the connections among which sessions are shared.  `is_small`: TLS 1.2, whose hello fits one packet.
+        `certificate` is shown to a host that asks for one; raises ValueError where it cannot be read.
         """
-        believes = demand.looks_at_authorities
-        context = self._contexts.get(believes)
-        if context is None:
-            context = self._contexts[believes] = self._made(believes)
+        context = self._context(demand.looks_at_authorities, certificate)
         kept = None
         if key is not None and self._resumes and not is_small:
             kept = self._sessions.get(key)
@@ -101,6 +112,19 @@ class ClientContexts:
     def forget_session(self, key: Key) -> None:
         """The handshake failed: the next one is a full one."""
         self._sessions.pop(key, None)
+
+    def _context(self, believes: bool, certificate: ClientCertificate | None) -> SSL.Context:
+        if certificate is None:
+            context = self._contexts.get(believes)
+            if context is None:
+                context = self._contexts[believes] = self._made(believes)
+            return context
+        contexts = self._showing.setdefault(certificate, {})  # it goes with the certificate
+        if believes not in contexts:
+            context = self._made(believes)
+            certificate.show_in(context)
+            contexts[believes] = context
+        return contexts[believes]
 
     def _made(self, believes: bool) -> SSL.Context:
         options = CertificateOptions(trustRoot=self._trust_root) if believes else CertificateOptions()  # TLS 1.2 at least

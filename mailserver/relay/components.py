@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from zope.interface import implementer
 
 from mailserver.config import Count, Duration
-from mailserver.config.next_hop import HopKeys, LoginKeys, check_login, next_host_name
+from mailserver.config.next_hop import HopKeys, LoginKeys, check_certificate, check_login, next_host_name
 from mailserver.config.route_table import RouteTable, next_hop_of_relay
 from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Services
 from mailserver.relay.connections import Connections
@@ -52,6 +52,11 @@ class RelayOptions(PaceKeys, HopKeys):
     @model_validator(mode="after")
     def _paces_have_hosts(self) -> Self:
         pace_table(self)
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_fits(self) -> Self:
+        check_certificate(self)
         return self
 
 

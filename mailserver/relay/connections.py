@@ -40,6 +40,7 @@ WAITED_TOO_LONG = Reply.of(451, "4.4.5", "No connection to the host became free"
 OVER_THE_PACE = Reply.of(451, "4.4.5", "More mail waits for this destination than goes there in a minute")
 NOT_TRIED = "not tried, which counts as no attempt"
 WAITED_AGAIN_SECONDS = 300.0
+NO_CERTIFICATE = Reply.of(451, "4.3.5", "The client certificate for the host cannot be read")
 CHECK_SECONDS = 1.0
 
 
@@ -289,6 +290,10 @@ class Connections:
             self.decide()
 
     def _open(self, record: ConnectionRecord, target: Target) -> None:
+        if target.certificate is not None and (why := target.certificate.fault):
+            self.log.error("{host}: the client certificate cannot be shown: {why}", host=str(target), why=why)
+            self._not_opened(record, NO_CERTIFICATE)
+            return
         source = (target.key.source, 0) if target.key.source else None
         opening = _Opening(self, record, target)
         try:
@@ -321,7 +326,9 @@ class Connections:
         """The connection could not be opened."""
         self._connectors.pop(record, None)
         words = reason.getErrorMessage().rstrip(".") or type(reason.value).__name__
-        why = Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],))
+        self._not_opened(record, Reply.heard(451, "4.4.1", (f"No connection: {words}"[:200],)))
+
+    def _not_opened(self, record: ConnectionRecord, why: Reply) -> None:
         for transmission in self.pool.failed(record, self.seconds(), why):
             self._elsewhere(transmission, why)
         self.decide()

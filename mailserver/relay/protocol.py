@@ -233,7 +233,9 @@ class RelayProtocol(TwistedProtocol):
         """Begin the handshake."""
         target = self.target
         is_small = self.tls_step is not TLSStep.FULL
-        self._securing = self.owner.contexts.securing(target.demand, target.host, key=target.key, is_small=is_small)
+        self._securing = self.owner.contexts.securing(
+            target.demand, target.host, key=target.key, is_small=is_small, certificate=target.certificate
+        )
         self.transport.startTLS(self._securing)
 
     def _what_was_shaken(self) -> tuple[HandshakeFacts, Conclusion]:

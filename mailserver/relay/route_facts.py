@@ -29,6 +29,7 @@ def facts_of(table: RouteTable | None, hop: NextHop | None) -> Facts:
         "implicit_tls": hop.implicit_tls,
         "username": hop.username,
         "login": ("oauth" if hop.oauth else "password") if hop.username else "",
+        "client_certificate": hop.client_certificate or "",
         "source_ipv4": hop.source_ipv4 or "",
         "source_ipv6": hop.source_ipv6 or "",
         "ip": hop.ip,

@@ -16,6 +16,7 @@ from mailserver.interfaces import RetryTimes, Services
 from mailserver.mail.answers import Delayed, Failed
 from mailserver.mail.reply import Reply
 from mailserver.mail.route_map import RouteMap
+from mailserver.relay.client_certificate import ClientCertificate, renewed
 from mailserver.relay.hosts import HostBook, Hosts, Unroutable, domain_hosts, named_hosts
 from mailserver.relay.login import PasswordLogin, RelayLogin, TokenLogin
 from mailserver.relay.route_facts import facts_of
@@ -49,12 +50,13 @@ class RouteMaker:
         self._books: dict[tuple[str | None, bool, int], HostBook] = {}
         self._logins: dict[tuple[Any, ...], RelayLogin] = {}
         self._relay: NextHop | None = None
+        self._certificates: dict[tuple[str, str], ClientCertificate] = {}
         self._nowhere = HostBook(look_up=self._no_hosts, seconds=services.steady_seconds)
 
     def routes(self, relay: NextHop | None, tables: Sequence[RouteTable] = ()) -> RouteMap[RouteSettings]:
         """All of a configuration.  `relay` is what `[relay]` itself says, None where it says "none"."""
-        before = self._books, self._logins
-        self._books, self._logins = {}, {}
+        before = self._books, self._logins, self._certificates
+        self._books, self._logins, self._certificates = {}, {}, {}
         kept = _Kept(*before)
         self._relay = relay
         if relay is None:
@@ -89,6 +91,7 @@ class RouteMaker:
             addresses_most=hop.addresses_per_attempt,
             login=self._login(hop, kept),
             implicit_tls=hop.implicit_tls,
+            certificate=self._certificate(hop, kept),
             names_host=hop.host is not None,
             route=name,
         )
@@ -140,6 +143,15 @@ class RouteMaker:
         raise Unroutable(NO_RELAY)
 
     # --- log-ins ---
+
+    def _certificate(self, hop: NextHop, kept: _Kept) -> ClientCertificate | None:
+        if hop.client_certificate is None or hop.client_key is None:
+            return None
+        paths = hop.client_certificate, hop.client_key
+        if paths not in self._certificates:
+            before = kept.certificates.get(paths)
+            self._certificates[paths] = ClientCertificate(*paths) if before is None else renewed(before)
+        return self._certificates[paths]
 
     def _login(self, hop: NextHop, kept: _Kept) -> RelayLogin | None:
         if hop.host is None or not hop.username:
@@ -193,9 +205,15 @@ def _sts_keeper(services: Services) -> STSKeeper | None:
 class _Kept:
     """What the routes before had."""
 
-    def __init__(self, books: dict[tuple[str | None, bool, int], HostBook], logins: dict[tuple[Any, ...], RelayLogin]) -> None:
+    def __init__(
+        self,
+        books: dict[tuple[str | None, bool, int], HostBook],
+        logins: dict[tuple[Any, ...], RelayLogin],
+        certificates: dict[tuple[str, str], ClientCertificate],
+    ) -> None:
         self.books = books
         self.logins = logins
+        self.certificates = certificates
 
 
 def _password_login(hop: NextHop) -> PasswordLogin:

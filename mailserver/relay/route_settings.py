@@ -9,6 +9,7 @@ from typing import Any
 
 from mailserver.interfaces import RetryTimes
 from mailserver.mail.answers import Delayed, Failed
+from mailserver.relay.client_certificate import ClientCertificate
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.login import RelayLogin
 from mailserver.relay.pool import Key
@@ -40,13 +41,16 @@ class ConnectSettings:
     addresses_most: int = 5
     login: RelayLogin | None = None
     implicit_tls: bool = False
+    certificate: ClientCertificate | None = None
     names_host: bool = False
     route: str = ""
 
     @property
     def identity(self) -> Hashable:
-        """What no two connections of different log-ins have in common, for the pool's key."""
-        return (self.login, self.implicit_tls) if self.login is not None or self.implicit_tls else None
+        """What no two connections of different log-ins or certificates have in common, for the pool's key."""
+        if self.login is None and self.certificate is None and not self.implicit_tls:
+            return None
+        return (self.login, self.certificate, self.implicit_tls)
 
     def targets(
         self, hosts: Hosts, chance: random.Random, wishes: TLSWishes = NO_WISHES, override: TLSOverride | None = None
@@ -58,6 +62,7 @@ class ConnectSettings:
         by_host: list[list[Target]] = []
         barred: list[Barred] = []
         identity = self.identity
+        ours = self.login, self.implicit_tls, self.certificate, self.names_host, self.route
         for host in hosts.in_order(chance):
             demand = self.demand(hosts, host, wishes, override)
             if isinstance(demand, Barred):
@@ -67,7 +72,7 @@ class ConnectSettings:
             for address in self._addresses(host):
                 source = self.source_ipv6 if ":" in address else self.source_ipv4
                 key = Key(address, host.port or self.port, demand.value, source, identity)
-                targets.append(Target(host.name, key, demand, self.login, self.implicit_tls, self.names_host, self.route))
+                targets.append(Target(host.name, key, demand, *ours))
             if targets:
                 by_host.append(targets)
         if wishes.requires_tls:

@@ -20,6 +20,7 @@ from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.eight_bit import Channel
 from mailserver.mail.reply import Reply
+from mailserver.relay.client_certificate import ClientCertificate
 from mailserver.relay.conclusions import TLSRefusal
 from mailserver.relay.conversion_forms import Form
 from mailserver.relay.login import RelayLogin
@@ -42,8 +43,9 @@ class Target(NamedTuple):
     """One address to try: the host's name, the pool's key (address, port and demand), and what is demanded of TLS.
 
     `login` is how to log in there, None for no login.  With `implicit_tls` the connection is encrypted from the first octet on.
-    Both are part of the key, too (`identity`).  With `names_host` the configuration names the host; `route` is the
-    name of the route that leads there, "" for none.
+    `certificate` is what we show to a host that asks for one.  All three are part of the key, too (`identity`).
+
+    With `names_host` the configuration names the host; `route` is the name of the route that leads there, "" for none.
     """
 
     host: str
@@ -51,6 +53,7 @@ class Target(NamedTuple):
     demand: Demand
     login: RelayLogin | None = None
     implicit_tls: bool = False
+    certificate: ClientCertificate | None = None
     names_host: bool = False
     route: str = ""
 

@@ -3,6 +3,7 @@
 import base64
 from pathlib import Path
 
+from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory
@@ -20,6 +21,7 @@ from mailserver.relay.components import ConfiguredRelay, MXOptions
 from mailserver.testing import FakeResolver
 from tests.config.support import LEAST, parsed
 from tests.relay.test_sockets import MESSAGE, ServerSide, Sink, certificate
+from tests.tls.authority import Authority
 
 ALICE, BOB, CAROL = (Address(name, "example.net") for name in ("alice", "bob", "carol"))
 
@@ -92,6 +94,11 @@ class RoutedCase(TestCase):
         await relay.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(relay.stop()))
         return relay
+
+    def turn(self):
+        turned = Deferred()
+        reactor.callLater(0, turned.callback, None)
+        return turned
 
     def configure(self, relay, text):
         made = self.configuration(text)
@@ -198,6 +205,74 @@ class Ways(RoutedCase):
         self.assertEqual((own.envelopes[0][3], named.envelopes[0][3]), ("x@own.example", "x@other.example"))
 
 
+class Certificates(RoutedCase):
+    """The sink asks for a certificate, and notes whose it was shown."""
+
+    def asking(self):
+        context = certificate("one.example")
+        shown = []
+
+        def look(connection, found, error, depth, good):
+            shown.append(found.to_cryptography().subject.rfc4514_string().removeprefix("CN="))
+            return True
+
+        context.set_verify(SSL.VERIFY_PEER, look)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        return self.sink(tls=ServerSide(context)), shown
+
+    def write(self, name, subject):
+        return Authority().leaf(subject).write(str(self.folder), name)
+
+    def showing(self, name):
+        return f'client_certificate = "{self.folder}/{name}.pem"\nclient_key = "{self.folder}/{name}.key"\n'
+
+    def smarthost(self, sink, more=""):
+        return f'[relay]\nuse = "smarthost"\nhost = "127.0.0.1"\nport = {sink.port}\ntls = "required"\nprobe = "1ms"\n{more}'
+
+    async def test_each_route_shows_its_own_and_the_others_none(self):
+        sink, shown = self.asking()
+        for name in ("alice", "bob"):
+            self.write(name, f"{name}.example")
+        routes = [f'[[route]]\nsender = "{name}@example.net"\n{self.showing(name)}' for name in ("alice", "bob")]
+        relay = await self.relay(self.smarthost(sink) + "".join(routes))
+        for sender, seen in ((ALICE, {"alice.example"}), (BOB, {"bob.example"}), (CAROL, set()), (ALICE, set())):
+            shown.clear()
+            self.assertDelivered(await self.send(relay, sender, "x@one.example"))
+            self.assertEqual(set(shown), seen, sender)
+        self.assertEqual(len(sink.connections), 3)
+
+    async def test_a_reload_takes_up_what_has_changed_and_nothing_faulty(self):
+        sink, shown = self.asking()
+        text = self.smarthost(sink, self.showing("us"))
+        self.write("us", "first.example")
+        relay = await self.relay(text)
+        self.assertDelivered(await self.send(relay, ALICE, "x@one.example"))
+        (self.folder / "us.pem").write_text("no certificate at all")
+        self.configure(relay, text)
+        self.assertDelivered(await self.send(relay, ALICE, "x@one.example"))
+        self.assertEqual((set(shown), len(sink.connections)), ({"first.example"}, 1))
+        self.write("us", "second.example")
+        self.configure(relay, text)
+        self.assertDelivered(await self.send(relay, ALICE, "x@one.example"))
+        self.assertEqual((set(shown), len(sink.connections)), ({"first.example", "second.example"}, 2))
+
+    async def test_one_that_cannot_be_read_keeps_mail_waiting_and_is_never_left_out(self):
+        sink, _ = self.asking()
+        self.write("us", "us.example")
+        key = self.folder / "us.key"
+        right = key.read_bytes()
+        self.write("us", "other.example")
+        key.write_bytes(right)
+        relay = await self.relay(self.smarthost(sink, self.showing("us")))
+        (outcome,) = await self.send(relay, ALICE, "x@one.example")
+        self.assertEqual(str(outcome.reply), "451 4.3.5 The client certificate for the host cannot be read")
+        self.assertEqual(sink.connections, [])
+        self.write("us", "us.example")
+        while not isinstance(outcome, Delivered):  # until the next probe of the host is due
+            await self.turn()
+            (outcome,) = await self.send(relay, ALICE, "x@one.example")
+
+
 class Reload(RoutedCase):
     async def test_what_is_under_way_ends_as_it_began_and_the_next_message_goes_the_new_way(self):
         old, new = self.sink(), self.sink()
@@ -236,8 +311,3 @@ class Reload(RoutedCase):
         self.assertIsNone(relay.retry_times(ALICE, Address("x", "other.example")))
         self.configure(relay, text.format("2d"))
         self.assertEqual(list(relay.longest_retry_times), [RetryTimes((600.0, 3600.0), None, 172_800.0)])
-
-    def turn(self):
-        turned = Deferred()
-        reactor.callLater(0, turned.callback, None)
-        return turned
