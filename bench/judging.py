@@ -5,48 +5,59 @@
     python -m bench.judging --large              how long the reactor is held by a signed message of 10 MB
     python -m bench.judging --each               what each of our filters costs: the server with that one alone
 
-unbound answers on 127.0.0.53 for all of them, from its own zones; the script runs itself in a mount namespace in which
-/etc/resolv.conf names it.  Each message is signed (rsa-2048) and of 4 KB; SPF, DKIM and DMARC pass.  Ours has `lists`, `dnsbl`,
-`spf`, `dkim`, `dmarc`, `authentication_results`, `greylist`, `bayes` and `scores`; Postfix has reject_rbl_client and the three
-programs, none of which has lists of people, a greylist or Bayes.
+unbound answers for all of them, from its own zones.  The script runs itself in a mount namespace in which
+/etc/resolv.conf names it, and in a network namespace whose loopback has addresses of the Internet: about peers without one
+neither lists in the DNS nor a greylist are asked.
+
+Each message is of 4 KB, with words and a signature (rsa-2048) of its own; SPF, DKIM and DMARC pass.  Ours has `lists` with
+entries of each kind, `dnsbl`, `spf`, `dkim`, `dmarc`, `authentication_results`, `greylist` for everybody, `bayes`, taught before
+with `mailserver learn`, and `scores`; Postfix has reject_rbl_client and the three programs, none of which has lists of people, a
+greylist or Bayes.  What each server says of the messages, and our filters of their own work, is counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64encode
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
-from bench.load import SENDER, Usage, wait_until_there
+from bench.judging_load import DOMAIN, PEERS, PEERS_DOMAIN, SOURCES, send, signed_messages
+from bench.load import Usage, wait_until_there
 from bench.servers import ACCOUNT, ROOT, Ours, Postfix, Server, descendants
 from bench.setting import describe
 from tests.dns.unbound import Unbound
+from tests.filters.mail_corpus import Corpus
 
-DNS = "127.0.0.53"
-DOMAIN = SENDER.partition("@")[2]
+DNS = f"{SOURCES}.53"  # OpenDKIM asks no name server on the loopback
 NAMESPACE = "MAILSERVER_BENCH_NAMESPACE"
-MESSAGES, OCTETS, SESSIONS, ROUNDS = 4000, 4096, 20, 3
+MESSAGES, OCTETS, ROUNDS = 2000, 4096, 3
+WARMING = 200
+TAUGHT = 300  # messages of each kind
+GREYLIST_SECONDS = 1.5
+
+FOLDED = re.compile(r"\r?\n[ \t]+")
+RESULT = re.compile(r"\b(?:spf|dkim|dmarc)=\w+|(?<=Received-)SPF: \w+")
+FILTER_SAID = re.compile(r'"filter": ?"(\w+)"')
 
 FILTERS = {
     "lists": "",
-    "dnsbl": '[[filter.list]]\nzone = "bl.test"\nscore = 4\n',
+    "dnsbl": '[[filter.list]]\nzone = "bl.mailbench.net"\nscore = 4\n',
     "spf": "networks = []\n",
     "dkim": "",
     "dmarc": "networks = []\n",
     "authentication_results": "",
-    "greylist": "",
+    "greylist": 'everybody = true\nwait = "1s"\n',
     "bayes": 'on_error = "skip"\n',
     "scores": "tag = 4\njunk = 6\n",
 }
@@ -56,7 +67,7 @@ servers = ["{DNS}:53"]
 """
 POSTFIX_SETTINGS = (
     "mynetworks = 192.0.2.0/24",
-    "smtpd_recipient_restrictions = reject_unauth_destination, reject_rbl_client bl.test, "
+    "smtpd_recipient_restrictions = reject_unauth_destination, reject_rbl_client bl.mailbench.net, "
     "check_policy_service unix:private/policy-spf",
     "smtpd_milters = unix:{folder}/opendkim.sock, unix:{folder}/opendmarc.sock",
     "milter_default_action = tempfail",
@@ -64,14 +75,60 @@ POSTFIX_SETTINGS = (
 )
 
 
+# Of each kind and each scope; none speaks of this mail.
+LISTED = (
+    *[("black", f"192.0.2.{n}") for n in range(20)],
+    *[("white", f"friend{n}@example.org") for n in range(20)],
+    *[("black", f"spam{n}.example.net") for n in range(20)],
+    ("grey", "helo:dialup.example.net"),
+    ("grey", "ptr:.dynamic.example.net"),
+    ("white", "dkim:news.example.org"),
+    ("black", "198.51.100.0/24", "--hard"),
+    ("black", "ads.example.org", "--domain", "bench.test"),
+    ("white", "bob@example.org", "--user", ACCOUNT),
+)
+
+
 class OursJudging(Ours):
-    """With filters."""
+    """With filters; `bayes` is taught and `lists` has entries before it starts."""
 
     name = "mailserver"
 
     def __init__(self, folder: Path, filters: tuple[str, ...] = tuple(FILTERS)) -> None:
         super().__init__(folder)
+        self._filters = filters
         self._relay = OURS_MORE + "".join([f'[[filter]]\nuse = "{name}"\n{FILTERS[name]}' for name in filters])
+
+    def prepare(self) -> None:
+        (self._folder / "data").mkdir(0o700)  # which the first start would make
+        if "bayes" in self._filters:
+            corpus = Corpus(1)
+            for kind in ("spam", "ham"):
+                taught = self._folder / kind
+                taught.mkdir()
+                for n in range(TAUGHT):
+                    (taught / str(n)).write_bytes(corpus.message(kind))
+                self.command("learn", kind, str(taught))
+        if "lists" in self._filters:
+            for colour, entry, *more in LISTED:
+                self.command("list", "add", colour, entry, *more)
+
+    def command(self, *words: str) -> str:
+        """Type a command of ours; its output."""
+        program = str(Path(sys.executable).with_name("mailserver"))
+        done = subprocess.run([program, *words, "--config", str(self.config)], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{words[:2]} failed")
+        return done.stdout
+
+    def work(self) -> str:
+        """For how many messages each filter said something, by what `explain` keeps; asked when the server has stopped."""
+        connection = sqlite3.connect(self._folder / "data" / "explain.db")
+        counts: Counter[str] = Counter()
+        for (steps,) in connection.execute("SELECT steps FROM road"):
+            counts.update(set(FILTER_SAID.findall(steps)))
+        connection.close()
+        return ", ".join([f"{name} {count}" for name, count in sorted(counts.items())])
 
 
 class PostfixJudging(Postfix):
@@ -88,7 +145,7 @@ class PostfixJudging(Postfix):
     def start(self) -> None:
         self._folder.mkdir(parents=True)
         hosts = self._folder / "hosts"
-        hosts.write_text("192.0.2.1\n")
+        hosts.write_text("192.0.2.1\n")  # nobody's: none of these programs spares the peers here
         (self._folder / "opendkim.conf").write_text(
             f"Mode v\nSocket local:{self._folder}/opendkim.sock\nUMask 000\nNameservers {DNS}\nInternalHosts {hosts}\n"
             f"ExternalIgnoreList {hosts}\nPidFile {self._folder}/opendkim.pid\nBackground no\nSyslog no\nAutoRestart no\n"
@@ -121,36 +178,28 @@ class PostfixJudging(Postfix):
             one.wait(30)
 
 
-def message(octets: int) -> tuple[bytes, str]:
-    """A signed message, and the record of its key."""
-    import dkim  # type: ignore[import-untyped]
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    line = b"The quick brown fox jumps over the lazy dog, and thinks nothing of it at all.\r\n"
-    header = (
-        f"From: Bench <{SENDER}>\r\nTo: <{ACCOUNT}>\r\nDate: Mon, 30 Nov 2026 12:00:00 +0000\r\n"
-        f"Message-ID: <1@{DOMAIN}>\r\nSubject: judged\r\n\r\n"
-    ).encode()
-    plain = header + line * max(1, (octets - len(header)) // len(line))
-    signature = dkim.sign(plain, b"s", DOMAIN.encode(), pem, canonicalize=(b"relaxed", b"relaxed"))
-    return signature + plain, f"v=DKIM1; k=rsa; p={b64encode(public).decode()}"
-
-
 @contextmanager
 def dns(record: str) -> Iterator[None]:
     texts = [record[at : at + 200] for at in range(0, len(record), 200)]
+    reverse = ".".join(reversed(SOURCES.split("."))) + ".in-addr.arpa"
     zones = {
         DOMAIN: [
-            f'{DOMAIN}. 3600 IN TXT "v=spf1 ip4:127.0.0.0/8 -all"', f'_dmarc.{DOMAIN}. 3600 IN TXT "v=DMARC1; p=reject"',
+            f'{DOMAIN}. 3600 IN TXT "v=spf1 ip4:{SOURCES}.0/24 -all"', f'_dmarc.{DOMAIN}. 3600 IN TXT "v=DMARC1; p=reject"',
             f"s._domainkey.{DOMAIN}. 3600 IN TXT " + " ".join([f'"{one}"' for one in texts]),
         ],
-        "bl.test": ["bl.test. 3600 IN SOA bl.test. root.bl.test. 1 60 60 60 60"],
+        "bl.mailbench.net": [
+            "bl.mailbench.net. 3600 IN SOA bl.mailbench.net. root.bl.mailbench.net. 1 60 60 60 60",
+            "2.0.0.127.bl.mailbench.net. 3600 IN A 127.0.0.2",
+        ],
+        reverse: [f"{n}.{reverse}. 3600 IN PTR peer{n}.{PEERS_DOMAIN}." for n in range(1, PEERS + 1)],
+        PEERS_DOMAIN: [
+            f"{PEERS_DOMAIN}. 3600 IN SOA {PEERS_DOMAIN}. root.{PEERS_DOMAIN}. 1 60 60 60 60",
+            *[f"peer{n}.{PEERS_DOMAIN}. 3600 IN A {SOURCES}.{n}" for n in range(1, PEERS + 1)],
+        ],
         "127.in-addr.arpa": ["1.0.0.127.in-addr.arpa. 3600 IN PTR localhost."],
         "localhost": ["localhost. 3600 IN A 127.0.0.1"],
     }  # fmt: skip
-    server = Unbound(zones, host=DNS, port=53)
+    server = Unbound(zones, host=DNS, port=53, more=[f"access-control: {SOURCES}.0/24 allow"])
     server.start()
     try:
         yield
@@ -158,46 +207,50 @@ def dns(record: str) -> Iterator[None]:
         server.stop()
 
 
-def send(server: Server, file: Path, count: int) -> float:
-    """Send the file so many times; seconds until the last 250."""
-    program = shutil.which("smtp-source", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if program is None:
-        raise SystemExit("smtp-source is missing: it comes with Debian's package postfix")
-    options = ["-s", str(SESSIONS), "-m", str(count), "-F", str(file), "-f", SENDER, "-t", ACCOUNT, "-d"]
-    command = [program, *options, f"127.0.0.1:{server.port}"]
-    begin = time.monotonic()
-    subprocess.run(command, check=True, timeout=900)
-    return time.monotonic() - begin
-
-
 def results_of(server: Server) -> str:
-    """What the server says of the first message: proof that it has judged."""
-    text = next((server.maildir / "new").iterdir()).read_text(errors="replace").partition("\n\n")[0]
-    words = ("spf=pass", "dkim=pass", "dmarc=pass", "Received-SPF: Pass")
-    return " ".join([word for word in words if word.lower() in text.lower()])
+    """In how many of the delivered messages the server says what it has found: proof that it has judged them all."""
+    counts: Counter[str] = Counter()
+    for entry in (server.maildir / "new").iterdir():
+        head = FOLDED.sub(" ", entry.read_text(errors="replace").partition("\n\n")[0])
+        counts.update({found.lower().replace(": ", "=") for found in RESULT.findall(head)})
+        counts["messages"] += 1
+    return ", ".join([f"{name} {count}" for name, count in sorted(counts.items())])
 
 
-def run(server: Server, file: Path, count: int) -> dict[str, float]:
-    send(server, file, 200)
-    wait_until_there(server.maildir, 200, OCTETS)
+def run(server: Server, messages: Sequence[bytes]) -> dict[str, float]:
+    _, deferred = send(server.port, messages[:PEERS])
+    if deferred:
+        time.sleep(GREYLIST_SECONDS)
+    before = PEERS - deferred + WARMING
+    warm(server, messages[:WARMING], before)
     usage, begin = Usage(server), time.monotonic()
-    send(server, file, count)
-    wait_until_there(server.maildir, 200 + count, OCTETS)
-    return {"msg/s": count / (time.monotonic() - begin), "cpu us/msg": usage.since_begin() / count * 1e6}
+    _, deferred = send(server.port, messages)
+    wait_until_there(server.maildir, before + len(messages), OCTETS)
+    seconds = time.monotonic() - begin
+    if deferred:
+        raise RuntimeError(f"{deferred} were deferred")
+    return {"msg/s": len(messages) / seconds, "cpu us/msg": usage.since_begin() / len(messages) * 1e6}
 
 
-def compare(folder: Path, file: Path, count: int, rounds: int) -> None:
+def warm(server: Server, messages: Sequence[bytes], count: int) -> None:
+    send(server.port, messages)
+    wait_until_there(server.maildir, count, OCTETS)
+
+
+def compare(folder: Path, messages: Sequence[bytes], rounds: int) -> None:
     rows: dict[str, list[dict[str, float]]] = {}
     for n in range(rounds):
         servers: list[Server] = [OursJudging(folder / f"ours-{n}"), PostfixJudging(folder / f"postfix-{n}")]
         for server in servers if n % 2 == 0 else servers[::-1]:
             server.start()
             try:
-                rows.setdefault(server.name, []).append(run(server, file, count))
+                rows.setdefault(server.name, []).append(run(server, messages))
                 if not n:
-                    print(f"{server.name:<11} says {results_of(server)}", flush=True)
+                    print(f"{server.name:<11} writes {results_of(server)}", flush=True)
             finally:
                 server.stop()
+            if not n and isinstance(server, OursJudging):
+                print(f"{'':<11} says  {server.work()}\n{server.command('learn', 'show')}", flush=True)
     for name, each in rows.items():
         medians = {key: statistics.median([row[key] for row in each]) for key in each[0]}
         print(f"{name:<11} " + "  ".join([f"{key} {value:,.0f}" for key, value in medians.items()]), flush=True)
@@ -205,7 +258,7 @@ def compare(folder: Path, file: Path, count: int, rounds: int) -> None:
     print("ratio of messages a second: " + ", ".join([f"{one:.2f}" for one in ratios]), flush=True)
 
 
-def each(folder: Path, file: Path, count: int) -> None:
+def each(folder: Path, messages: Sequence[bytes]) -> None:
     number = 0
 
     def microseconds(filters: tuple[str, ...]) -> float:
@@ -214,7 +267,7 @@ def each(folder: Path, file: Path, count: int) -> None:
         server = OursJudging(folder / f"each-{number}", filters)
         server.start()
         try:
-            return run(server, file, count)["cpu us/msg"]
+            return run(server, messages)["cpu us/msg"]
         finally:
             server.stop()
 
@@ -233,7 +286,7 @@ def large(folder: Path) -> None:
 
     from bench.load import Client
 
-    octets, record = message(10 * 1024 * 1024)
+    (octets,), record = signed_messages(1, 10 * 1024 * 1024)
     with dns(record):
         server = OursJudging(folder / "large")
         server.start()
@@ -250,8 +303,10 @@ def large(folder: Path) -> None:
 
             asking = threading.Thread(target=ask)
             asking.start()
-            sender = Client(server.port)
-            sender.command(b"EHLO bench.test")
+            send(server.port, [b"Subject: the first try\r\n\r\n"], sessions=1)
+            time.sleep(GREYLIST_SECONDS)
+            sender = Client(server.port, source=f"{SOURCES}.1")
+            sender.command(f"EHLO peer1.{PEERS_DOMAIN}".encode())
             begin = time.monotonic()
             sender.message(octets)
             took = time.monotonic() - begin
@@ -274,23 +329,24 @@ def main() -> None:
     given = parser.parse_args()
     if NAMESPACE not in os.environ:
         command = [sys.executable, "-m", "bench.judging", *sys.argv[1:]]
-        os.execvpe("unshare", ["unshare", "--mount", *command], {**os.environ, NAMESPACE: "1", "PYTHONPATH": str(ROOT)})
+        os.execvpe("unshare", ["unshare", "--mount", "--net", *command], {**os.environ, NAMESPACE: "1", "PYTHONPATH": str(ROOT)})
     with tempfile.TemporaryDirectory(prefix="mailserver-bench-", dir=given.directory, ignore_cleanup_errors=True) as path:
         folder = Path(path)
         folder.chmod(0o755)
         (folder / "resolv.conf").write_text(f"nameserver {DNS}\n")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "route", "add", "local", f"{SOURCES}.0/24", "dev", "lo"], check=True)
         subprocess.run(["mount", "--bind", str(folder / "resolv.conf"), "/etc/resolv.conf"], check=True)
         print("\n".join(describe(folder)), flush=True)
         if given.large:
             large(folder)
             return
-        octets, record = message(OCTETS)
-        (folder / "message").write_bytes(octets.replace(b"\r\n", b"\n"))
+        messages, record = signed_messages(given.messages, OCTETS)
         with dns(record):
             if given.each:
-                each(folder, folder / "message", given.messages)
+                each(folder, messages)
             else:
-                compare(folder, folder / "message", given.messages, given.rounds)
+                compare(folder, messages, given.rounds)
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ class Usage:
 class Client:
     """A blocking SMTP client that does no more than it must."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 60)
+    def __init__(self, port: int, *, source: str = "") -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 60, (source, 0) if source else None)
         self._replies = self._socket.makefile("rb")
         self._expect(b"2")
 

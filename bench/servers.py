@@ -164,6 +164,7 @@ class Ours:
         )
         self.config.write_text(text)
         (folder / "accounts.toml").write_text(f'[account."{ACCOUNT}"]\n')
+        self.prepare()
         twistd = [
             str(Path(sys.executable).with_name("twistd")),
             "-n",
@@ -175,6 +176,9 @@ class Ours:
         with open(folder / "output", "wb") as output:
             self._process = subprocess.Popen(twistd, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         wait_for_greeting(self.port, self._process, folder / "output")
+
+    def prepare(self) -> None:
+        """What is done with the server's files before it starts."""
 
     def pids(self) -> list[int]:
         return [] if self._process is None else descendants(self._process.pid)
