@@ -14,6 +14,8 @@ In the order in which they are read:
 * `list_book`: the same in the records
 * `list_commands`: what people may do with them
 * `lists`: white, black and grey lists of the site, of domains and of users
+* `asked_together`: questions to a thread that are answered together
+* `token_memory`: what was learnt of tokens, looked up for several messages at once and remembered
 * `learnt`: what was learnt of messages, opened: the file, its key, and what it says of a message
 * `learnt_commands`: what people may do with it
 * `moved_mail`: looks through Maildirs for what users have moved into Junk and out of it

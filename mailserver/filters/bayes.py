@@ -41,10 +41,11 @@ from mailserver.api import (
 from mailserver.config.values import absolute_path
 from mailserver.filters.followed_names import FollowedNames
 from mailserver.filters.followed_records import Stage
-from mailserver.filters.learnt import Learnt, Opinion, SubjectMessage, file_of
+from mailserver.filters.learnt import Learnt, Opinion, file_of
 from mailserver.filters.learnt_commands import commands_of
 from mailserver.filters.moved_mail import MailboxPaths
 from mailserver.filters.moved_mail_sweep import MovedMailSweep
+from mailserver.filters.token_memory import SubjectMessage
 from mailserver.trust.bayes import score_of
 
 __all__ = ["Bayes", "BayesOptions", "factory"]

@@ -12,21 +12,26 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Literal, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailserver.api import Clock, NewThreads, StorageBroken, StorageFault, StorageFull
+from mailserver.filters.asked_together import AskedTogether
+from mailserver.filters.token_memory import Found, Question, Strengths, SubjectMessage, TokenMemory, Whose, look_up
 from mailserver.plugins.threads import AllHang, QueueFull
-from mailserver.state_store.learnt_file import LearntFile, Lesson, OwnerRow, Swept
-from mailserver.trust.bayes import Learned, TokenCounts, WordWeight, weigh
+from mailserver.state_store.learnt_file import LearntFile, Lesson, Swept
+from mailserver.trust.bayes import WordWeight, combined
 from mailserver.trust.secret_key import secret_key
-from mailserver.trust.tokens import READ_OCTETS, reduced
+from mailserver.trust.tokens import reduced
 
-__all__ = ["KEY_FILE", "Learnt", "Opinion", "SubjectMessage", "file_of", "open_learnt"]
+__all__ = ["KEY_FILE", "Learnt", "Opinion", "file_of", "open_learnt"]
 
 KEY_FILE = "bayes.key"
 ROOM_OCTETS = 8 << 20  # without so much room nothing is learnt
 EXPIRED_AT_ONCE = 20_000
 DAY_SECONDS = 86_400
+TOGETHER_MOST = 64  # messages that are looked up at once
+NOTHING: Strengths = {}
 
 T = TypeVar("T")
 
@@ -54,17 +59,6 @@ def open_learnt(path: str, keys_directory: str) -> tuple[LearntFile, bytes]:
         file.close()
         raise
     return file, key
-
-
-class SubjectMessage:
-    """A message that is judged for several recipients: its tokens, and what was said of it for each who has learnt."""
-
-    __slots__ = ("content", "opinions", "read")
-
-    def __init__(self, content: Any) -> None:
-        self.content = content
-        self.read: tuple[tuple[int, ...], tuple[str, ...]] | None = None
-        self.opinions: dict[int, Opinion] = {}
 
 
 class Opinion:
@@ -105,6 +99,8 @@ class Learnt:
         self._writer: LearntFile | None = None
         self._inode: tuple[int, int] | None = None
         self._told = ""
+        self._memory = TokenMemory()
+        self._together = AskedTogether(self._look_up, most=TOGETHER_MOST)
         # Whether all owners together have learnt too little for any opinion; None: to be found out.  `_changes` counts the
         # beginnings and ends of what is written: an answer from before one of them says nothing of what is there behind it.
         self._too_few: bool | None = None
@@ -127,6 +123,8 @@ class Learnt:
                 self.fault = self._told = ""
                 self._has_changed()
                 self.opened += 1
+            else:
+                self._has_changed()  # the server's next generation, or a person, may have written
         except (StorageFault, OSError) as error:
             await self._failed(error)
 
@@ -167,50 +165,43 @@ class Learnt:
         if self._reader is not None and self._too_few:
             return None  # a thread for each message of a site that has learnt nothing yet would be dear
         changes = self._changes
-        found = await self._asked(self._opinion, subject, owners)
+        found = await self._opinion(subject, tuple(owners))
         if found is None and self._too_few is None:
             too_few = await self._asked(_has_too_few, self._minimum)
             if changes == self._changes:
                 self._too_few = too_few
         return found
 
-    def _opinion(self, file: LearntFile, subject: SubjectMessage, owners: Sequence[str]) -> Opinion | None:
-        rows = {one.name: one for one in file.owners([*owners, ""])}
-        site = rows.get("")
-        own = next((rows[name] for name in owners if name in rows and name), None)
-        spam, ham = [sum([getattr(one, kind) for one in (site, own) if one is not None]) for kind in ("spam", "ham")]
-        if spam < self._minimum or ham < self._minimum:
-            return None
-        number = own.number if own is not None else 0
-        opinion = subject.opinions.get(number)
-        if opinion is None:
-            if subject.read is None:
-                message, tokens = reduced(_start_of(subject.content), self.key)
-                subject.read = message.hashes, tokens
-            opinion = subject.opinions[number] = Opinion(
-                self._weighed(file, *subject.read, site, own), own.name if own is not None else "", spam, ham
-            )
-        return opinion
+    async def _opinion(self, subject: SubjectMessage, owners: tuple[str, ...]) -> Opinion | None:
+        changes, known, missing = self._changes, NOTHING, subject.read_at_once()
+        if self._reader is not None and missing is not None:
+            try:
+                whose = self._memory.whose(owners)
+            except KeyError:
+                pass
+            else:
+                if whose is None or whose.number in subject.opinions:
+                    return None if whose is None else subject.opinions[whose.number]
+                known = self._memory.strengths(whose.number)
+                missing = [token for token in missing if token not in known]
+                if not missing:
+                    return _weighed(subject, whose, known, known)
+        found = await self._together.ask(Question(subject, owners, missing))
+        if changes != self._changes and known:
+            # What was remembered may be another one's by now: all is asked for.
+            known = NOTHING
+            found = await self._together.ask(Question(subject, owners, None))
+        return None if found.whose is None else _weighed(subject, found.whose, known, found.strengths)
 
-    def _weighed(
-        self, file: LearntFile, hashes: Sequence[int], tokens: Sequence[str], site: OwnerRow | None, own: OwnerRow | None
-    ) -> WordWeight:
-        """What the user has learnt himself weighs more."""
-        spam: dict[int, float] = {}
-        ham: dict[int, float] = {}
-        seen: dict[int, int] = {}
-        all_spam = all_ham = 0.0
-        for row, weight in ((site, 1.0), (own, self._own_weight)):
-            if row is None:
-                continue
-            all_spam, all_ham = all_spam + weight * row.spam, all_ham + weight * row.ham
-            for token, (in_spam, in_ham) in file.counts(row.number, hashes).items():
-                spam[token] = spam.get(token, 0.0) + weight * in_spam
-                ham[token] = ham.get(token, 0.0) + weight * in_ham
-                seen[token] = seen.get(token, 0) + in_spam + in_ham
-        words = zip(hashes, tokens, strict=True)
-        counts = [TokenCounts(word, spam[one], ham[one], seen[one]) for one, word in words if one in seen]
-        return weigh(counts, Learned(all_spam, all_ham))
+    def _look_up(self, questions: Sequence[Question]) -> Deferred[Sequence[Found | Exception]]:
+        return Deferred.fromCoroutine(self._looked_up(questions))
+
+    async def _looked_up(self, questions: Sequence[Question]) -> Sequence[Found | Exception]:
+        changes = self._changes
+        answers = await self._asked(look_up, questions, self.key, self._minimum, self._own_weight)
+        if changes == self._changes:
+            self._memory.keep(questions, answers)
+        return answers
 
     async def owners(self, name: str | None = None) -> list[dict[str, Any]]:
         """What each owner has learnt, or the one of this name.  Raises `StorageFault`."""
@@ -239,7 +230,8 @@ class Learnt:
         return await self._written(
             lambda file: file.learn(
                 owner, lessons, now=self._clock.seconds(), vocabulary_most=self._vocabulary_most, swept=swept, mailbox=mailbox
-            )
+            ),
+            learns=bool(lessons),
         )
 
     async def drop_owner(self, owner: str) -> bool:
@@ -276,7 +268,7 @@ class Learnt:
 
     async def grow_older(self) -> None:
         """An hour has passed.  Raises `StorageFault`."""
-        await self._written(LearntFile.grow_older)
+        await self._written(LearntFile.grow_older, learns=False)
 
     async def expire(self, seconds: float) -> int:
         """Drop a part of what nobody has learnt for so long.  Raises `StorageFault`."""
@@ -284,17 +276,19 @@ class Learnt:
 
     async def mailbox(self, owner: str) -> Swept | None:
         """As the owner's mailbox was when it was looked at last.  Raises `StorageFault`."""
-        return await self._written(lambda file: file.mailbox(owner))
+        return await self._written(lambda file: file.mailbox(owner), learns=False)
 
     async def put_mailboxes(self, times: Mapping[str, float]) -> None:
         """Mailboxes stood at these times as before.  Raises `StorageFault`."""
-        await self._written(lambda file: file.put_mailboxes(times))
+        await self._written(lambda file: file.put_mailboxes(times), learns=False)
 
-    async def _written(self, work: Callable[[LearntFile], T]) -> T:
+    async def _written(self, work: Callable[[LearntFile], T], *, learns: bool = True) -> T:
+        """`learns`: what is remembered of the file may not hold any more."""
         writer = self._writer
         if writer is None:
             raise StorageBroken(self.fault)
-        self._has_changed()
+        if learns:
+            self._has_changed()
         try:
             return await self._writing.run(work, writer)
         except (AllHang, QueueFull) as error:
@@ -303,16 +297,27 @@ class Learnt:
             await self._failed(error)
             raise
         finally:
-            self._has_changed()
+            if learns:
+                self._has_changed()
 
     def _has_changed(self) -> None:
         self._changes += 1
         self._too_few = None
+        self._memory.clear()
 
     def lesson(self, kind: Any, octets: bytes) -> Lesson:
         """A message as it is learnt; in any thread."""
         message, _ = reduced(octets, self.key, self._hostname)
         return Lesson(kind, message.digest, message.hashes, message.id)
+
+
+def _weighed(subject: SubjectMessage, whose: Whose, known: Strengths, found: Strengths) -> Opinion:
+    opinion = subject.opinions.get(whose.number)
+    if opinion is None:
+        tokens = subject.read()  # they are there
+        weighed = combined([known[token] if token in known else found[token] for token in tokens])
+        opinion = subject.opinions[whose.number] = Opinion(weighed, whose.own, whose.spam, whose.ham)
+    return opinion
 
 
 def _has_too_few(file: LearntFile, minimum: int) -> bool:
@@ -344,13 +349,3 @@ def _described(file: LearntFile, names: Sequence[str] | None) -> list[dict[str, 
         }
         for one in file.owners(names)
     ]
-
-
-def _start_of(content: Any) -> bytes:
-    pieces, octets = [], 0
-    for piece in content.chunks():
-        pieces.append(piece[: READ_OCTETS - octets])
-        octets += len(pieces[-1])
-        if octets >= READ_OCTETS:
-            break
-    return b"".join(pieces)

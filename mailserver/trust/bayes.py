@@ -8,10 +8,22 @@ them, the answer is near a half.  bench/bayes.py measures it beside another way.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Learned", "TokenCounts", "WordWeight", "chi_square", "fisher", "score_of", "strength", "weigh"]
+__all__ = [
+    "Learned",
+    "Said",
+    "TokenCounts",
+    "WordWeight",
+    "chi_square",
+    "combined",
+    "fisher",
+    "said_by",
+    "score_of",
+    "strength",
+    "weigh",
+]
 
 PRIOR = 0.5  # of a word that nobody knows
 PRIOR_WEIGHT = 0.45  # so many messages weigh against what was seen of a word
@@ -48,13 +60,27 @@ class WordWeight:
     named: tuple[tuple[str, float], ...]
 
 
+Said = tuple[float, str, float]
+"""What a token says; those that say the most sort first: minus how far it is from a half, the token, how likely spam it is."""
+
+
 def weigh(counts: Sequence[TokenCounts], learned: Learned) -> WordWeight:
     """What these tokens make of a message, where both kinds were learnt."""
-    strengths = [(one.token, strength(one, learned)) for one in counts]
-    said = [(token, value) for token, value in strengths if abs(value - PRIOR) >= NEAR]
-    said.sort(key=lambda one: (-abs(one[1] - PRIOR), one[0]))
-    said = said[:COUNTED_MOST]
-    return WordWeight(fisher([value for _, value in said]), len(said), tuple(said[:NAMED]))
+    return combined([said_by(one, learned) for one in counts])
+
+
+def said_by(token: TokenCounts, learned: Learned) -> Said | None:
+    """What it says, None where that is nothing."""
+    value = strength(token, learned)
+    away = abs(value - PRIOR)
+    return (-away, token.token, value) if away >= NEAR else None
+
+
+def combined(said: Iterable[Said | None]) -> WordWeight:
+    """What they say together."""
+    most = sorted([one for one in said if one is not None])[:COUNTED_MOST]
+    named = tuple([(token, value) for _, token, value in most[:NAMED]])
+    return WordWeight(fisher([value for _, _, value in most]), len(most), named)
 
 
 def strength(token: TokenCounts, learned: Learned) -> float:

@@ -20,7 +20,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.headers import Headers
 from mailserver.mail.message_parts import MessagePart, MessageParts
 
-__all__ = ["READ_OCTETS", "TOKENS_MOST", "ReducedMessage", "reduced", "start_of", "tokens_of"]
+__all__ = ["READ_OCTETS", "TOKENS_MOST", "ReducedMessage", "hashes_of", "reduced", "start_of", "tokens_of"]
 
 READ_OCTETS = 262_144  # of the message, from its start
 TEXT_OCTETS = 65_536  # of its text parts, decoded
@@ -67,7 +67,7 @@ class ReducedMessage:
 def reduced(octets: bytes, key: bytes, hostname: str = "") -> tuple[ReducedMessage, tuple[str, ...]]:
     """The message as it is learnt, and its tokens, each at the place of its hash.  Never raises."""
     tokens = tokens_of(octets)
-    hashes = tuple([_hash(token, key) for token in tokens])
+    hashes = tuple(hashes_of(tokens, key))
     headers = Headers.parse(octets.partition(b"\r\n\r\n")[0])
     whole = blake2b(key=key, digest_size=16, person=b"message")
     for name in ("message-id", "date"):
@@ -78,9 +78,15 @@ def reduced(octets: bytes, key: bytes, hostname: str = "") -> tuple[ReducedMessa
     return ReducedMessage(whole.digest(), hashes, _id_here(headers, hostname)), tokens
 
 
-def _hash(token: str, key: bytes) -> int:
-    digest = blake2b(token.encode("utf-8", "surrogatepass"), key=key, digest_size=8, person=b"token")
-    return int.from_bytes(digest.digest(), "big", signed=True)
+def hashes_of(tokens: Sequence[str], key: bytes) -> list[int]:
+    """As which tokens are kept: 64 bits, signed."""
+    keyed = blake2b(key=key, digest_size=8, person=b"token")
+    hashes = []
+    for token in tokens:
+        one = keyed.copy()
+        one.update(token.encode("utf-8", "surrogatepass"))
+        hashes.append(int.from_bytes(one.digest(), "big", signed=True))
+    return hashes
 
 
 def _id_here(headers: Headers, hostname: str) -> str:
@@ -192,9 +198,11 @@ def _text_tokens(text: str, *, is_html: bool) -> Iterator[str]:
         for host in LINK.findall(text):
             yield from _host_tokens(host)
         text = html.unescape(TAG.sub(_in_place_of_tag, _without_hidden(text)))
-    for host in URL.findall(text):
-        yield from _host_tokens(host)
-    yield from _words(URL.sub(" ", text))
+    if "://" in text:
+        for host in URL.findall(text):
+            yield from _host_tokens(host)
+        text = URL.sub(" ", text)
+    yield from _words(text)
 
 
 def _in_place_of_tag(tag: re.Match[str]) -> str:
@@ -222,7 +230,22 @@ def _host_tokens(host: str) -> Iterable[str]:
         yield f"url:{shorter}"
 
 
-def _words(text: str) -> Iterator[str]:
+def _words(text: str) -> Iterable[str]:
+    return _ascii_words(text.lower()) if text.isascii() else _all_words(text)
+
+
+def _ascii_words(text: str) -> Iterator[str]:
+    """Those of nearly all text: each word is looked at once."""
+    for word in dict.fromkeys(WORD.findall(text)):
+        if len(word) <= WORD_CHARACTERS:
+            if len(word) >= 3 and not word.isdigit():
+                yield word
+        else:
+            for inner in INNER.findall(word):
+                yield from _word(inner)
+
+
+def _all_words(text: str) -> Iterator[str]:
     for word in WORD.findall(text):
         if len(word) > WORD_CHARACTERS and not WIDE.search(word):
             for inner in INNER.findall(word):

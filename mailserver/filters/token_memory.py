@@ -1,0 +1,181 @@
+"""What was learnt of tokens: looked up in the file for several messages at once, and kept in memory.
+
+Most words of a message are those of the messages before it, so that the file is asked about few of them, or of none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mailserver.state_store.learnt_file import LearntFile, OwnerRow
+from mailserver.trust.bayes import Learned, Said, TokenCounts, said_by
+from mailserver.trust.tokens import READ_OCTETS, hashes_of, tokens_of
+
+__all__ = ["Found", "Question", "SubjectMessage", "TokenMemory", "Whose", "look_up"]
+
+AT_ONCE_OCTETS = 16_384  # the tokens of a message up to this size are found at once, in a millisecond or two; else in a thread
+TOKENS_MOST = 50_000  # that are remembered: some ten megabytes
+OWNERS_MOST = 10_000
+
+Strengths = Mapping[str, Said | None]
+"""What each token says; None where that is nothing."""
+
+
+class SubjectMessage:
+    """A message that is judged for several recipients: its tokens, and what was said of it for each who has learnt."""
+
+    __slots__ = ("content", "opinions", "tokens")
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+        self.tokens: Sequence[str] | None = None
+        self.opinions: dict[int, Any] = {}
+
+    def read(self) -> Sequence[str]:
+        """Its tokens.  Raises OSError."""
+        if self.tokens is None:
+            self.tokens = tokens_of(_start_of(self.content))
+        return self.tokens
+
+    def read_at_once(self) -> Sequence[str] | None:
+        """The same, None where it takes longer than the reactor can wait."""
+        if self.tokens is None and (self.content.path is not None or self.content.size > AT_ONCE_OCTETS):
+            return None
+        return self.read()
+
+
+class Whose:
+    """Whose learning counts for a recipient.  `own` is the owner's name, "" for the site alone, and `number` his, or 0.
+
+    `spam` and `ham` are how many messages were learnt, `learned` the same, weighted.
+    """
+
+    __slots__ = ("ham", "learned", "number", "own", "rows", "spam")
+
+    def __init__(self, rows: Sequence[tuple[OwnerRow, float]], own: OwnerRow | None) -> None:
+        self.rows = rows
+        self.number = own.number if own is not None else 0
+        self.own = own.name if own is not None else ""
+        self.spam = sum([row.spam for row, _ in rows])
+        self.ham = sum([row.ham for row, _ in rows])
+        self.learned = Learned(sum([weight * row.spam for row, weight in rows]), sum([weight * row.ham for row, weight in rows]))
+
+
+class Question:
+    """For one recipient of a message: `tokens` are those that are not remembered, None: all, which are not known yet."""
+
+    __slots__ = ("owners", "subject", "tokens")
+
+    def __init__(self, subject: SubjectMessage, owners: tuple[str, ...], tokens: Sequence[str] | None) -> None:
+        self.subject = subject
+        self.owners = owners
+        self.tokens = tokens
+
+
+class Found:
+    """The answer: `whose` is None where those have learnt too little.  `strengths` may hold more than was asked for."""
+
+    __slots__ = ("strengths", "whose")
+
+    def __init__(self, whose: Whose | None, strengths: Strengths) -> None:
+        self.whose = whose
+        self.strengths = strengths
+
+
+class TokenMemory:
+    """Remembers whose learning counts, and what tokens say, until something is learnt.
+
+    What there is too much of is forgotten as a whole: the common words are soon there again.
+    """
+
+    def __init__(self) -> None:
+        self._whose: dict[tuple[str, ...], Whose | None] = {}
+        self._strengths: dict[int, dict[str, Said | None]] = {}
+        self._count = 0
+
+    def clear(self) -> None:
+        """Something else holds now."""
+        # In their places: whoever has asked before goes on with what held then.
+        self._whose, self._strengths, self._count = {}, {}, 0
+
+    def whose(self, owners: tuple[str, ...]) -> Whose | None:
+        """As it was found; None where they have learnt too little.  Raises KeyError where nobody knows."""
+        return self._whose[owners]
+
+    def strengths(self, number: int) -> Strengths:
+        """What tokens say for the owner of this number, the site 0."""
+        return self._strengths.get(number, {})
+
+    def keep(self, questions: Sequence[Question], answers: Iterable[Found | Exception]) -> None:
+        """Remember what was found."""
+        if len(self._whose) > OWNERS_MOST:
+            self._whose = {}
+        new: dict[int, Strengths] = {}
+        for question, found in zip(questions, answers, strict=True):
+            if isinstance(found, Found):
+                self._whose[question.owners] = found.whose
+                if found.whose is not None:
+                    new[found.whose.number] = found.strengths
+        self._count += sum(map(len, new.values()))
+        if self._count > TOKENS_MOST:
+            self._strengths, self._count = {}, sum(map(len, new.values()))
+        for number, strengths in new.items():
+            self._strengths.setdefault(number, {}).update(strengths)
+
+
+def look_up(
+    file: LearntFile, questions: Sequence[Question], key: bytes, minimum: int, own_weight: float
+) -> list[Found | Exception]:
+    """The answers, an OSError in the place of one whose message cannot be read.  Blocks.  Raises `StorageFault`."""
+    rows = {one.name: one for one in file.owners(list({"", *[name for one in questions for name in one.owners]}))}
+    found: list[Found | Exception] = []
+    wanted: dict[int, tuple[Whose, dict[str, None], dict[str, Said | None]]] = {}
+    for question in questions:
+        whose = _whose(rows, question.owners, own_weight)
+        if whose.spam < minimum or whose.ham < minimum:
+            found.append(Found(None, {}))
+            continue
+        try:
+            tokens = question.subject.read() if question.tokens is None else question.tokens
+        except OSError as error:
+            found.append(error)
+            continue
+        _, every, strengths = wanted.setdefault(whose.number, (whose, {}, {}))
+        every.update(dict.fromkeys(tokens))
+        found.append(Found(whose, strengths))
+    for whose, every, strengths in wanted.values():
+        strengths.update(_strengths(file, whose, list(every), key))
+    return found
+
+
+def _whose(rows: Mapping[str, OwnerRow], owners: Sequence[str], own_weight: float) -> Whose:
+    """What a user has learnt himself weighs more: the first of the owners who has learnt something."""
+    own = next((rows[name] for name in owners if name and name in rows), None)
+    counting = [(row, weight) for row, weight in ((rows.get(""), 1.0), (own, own_weight)) if row is not None]
+    return Whose(counting, own)
+
+
+def _strengths(file: LearntFile, whose: Whose, tokens: Sequence[str], key: bytes) -> dict[str, Said | None]:
+    hashes = hashes_of(tokens, key)
+    known: dict[int, tuple[float, float, int]] = {}
+    for row, weight in whose.rows:
+        for number, (in_spam, in_ham) in file.counts(row.number, hashes).items():
+            spam, ham, seen = known.get(number, (0.0, 0.0, 0))
+            known[number] = spam + weight * in_spam, ham + weight * in_ham, seen + in_spam + in_ham
+    strengths: dict[str, Said | None] = dict.fromkeys(tokens)
+    for token, number in zip(tokens, hashes, strict=True):
+        counts = known.get(number)
+        if counts is not None:
+            strengths[token] = said_by(TokenCounts(token, *counts), whose.learned)
+    return strengths
+
+
+def _start_of(content: Any) -> bytes:
+    pieces, octets = [], 0
+    for piece in content.chunks():
+        pieces.append(piece[: READ_OCTETS - octets])
+        octets += len(pieces[-1])
+        if octets >= READ_OCTETS:
+            break
+    return b"".join(pieces)
