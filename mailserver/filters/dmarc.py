@@ -14,7 +14,7 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import TimeoutError
 from zope.interface import implementer
 
 from mailserver.api import (
@@ -36,6 +36,7 @@ from mailserver.api import (
     StorageFault,
     Verdict,
 )
+from mailserver.plugins.awaiting import in_time, side_by_side
 from mailserver.trust.authors import TooManyAuthors, author_domains
 from mailserver.trust.dmarc import DMARCResult, Evidence, evaluate
 
@@ -114,12 +115,11 @@ class DMARC:
         if not domains:
             return Pass(findings=(self._finding(DMARCResult("permerror", "", reason="the message has no author")),))
         evidence, has_dkim = _evidence(envelope.findings)
-        asked = [Deferred.fromCoroutine(self._evaluate(domain, evidence)) for domain in domains]
-        answers = await DeferredList(asked, fireOnOneErrback=True, consumeErrors=True)
+        answers = await side_by_side([self._evaluate(domain, evidence) for domain in domains])
         before, chain = _passed_before(envelope.findings)
-        worst = min([_forgiven(result) if result.domain in before else result for _, result in answers], key=_place)
+        worst = min([_forgiven(result) if result.domain in before else result for result in answers], key=_place)
         if worst.result == "fail" and worst.domain in before:
-            asks = any(result.domain == worst.domain and result.policy != "none" for _, result in answers)
+            asks = any(result.domain == worst.domain and result.policy != "none" for result in answers)
             return Pass(findings=(self._finding(worst, override="local_policy" if asks else "", comment=chain),))
         if worst.result == "fail" and not has_dkim:
             # The filter is not there, or was skipped: nobody knows whether a signature speaks for the domain.
@@ -144,10 +144,8 @@ class DMARC:
         return Quarantine(f"DMARC: {reason}", findings=(self._finding(DMARCResult("permerror", "", reason=reason)),))
 
     async def _evaluate(self, domain: str, evidence: Sequence[Evidence]) -> DMARCResult:
-        asked = Deferred.fromCoroutine(evaluate(self._query, domain, evidence))
-        asked.addTimeout(SECONDS, self._clock)  # type: ignore[arg-type]  # it only calls callLater
         try:
-            return await asked
+            return await in_time(SECONDS, evaluate(self._query, domain, evidence), self._clock)
         except TimeoutError:
             return DMARCResult("temperror", domain, "", reason="the DNS took too long")
 

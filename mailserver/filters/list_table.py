@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ class EntryTable:
         ip = subject.ip
         if ip is not None:
             lengths = sorted([bits for version, bits in self._lengths if version == ip.version], reverse=True)
-            keys += [("network", str(ip_network((ip, bits), strict=False))) for bits in lengths]
+            keys += [("network", _network(ip, bits)) for bits in lengths]
         for kind, names in (("ptr", list(subject.names)), ("helo", [subject.hello] if subject.hello else [])):
             keys += [(kind, form) for form in sorted([form for name in names for form in domain_forms(name)], key=_by_width)]
         return iter(dict.fromkeys(keys))
@@ -143,6 +144,11 @@ def choose(entries: Sequence[Entry], subject: Subject) -> Choice:
             return Choice(entry, tuple(unproved))
         unproved.append(entry)
     return Choice(None, tuple(unproved))
+
+
+@functools.lru_cache(4096)  # each message of a peer is asked about at three stages
+def _network(ip: IPv4Address | IPv6Address, bits: int) -> str:
+    return str(ip_network((ip, bits), strict=False))
 
 
 def _by_width(form: str) -> tuple[bool, int]:

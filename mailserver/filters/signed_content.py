@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import TimeoutError
 
 from mailserver.api import Clock, Content, LookupFailed
+from mailserver.plugins.awaiting import in_time, side_by_side
 from mailserver.trust.canonical import body_chunks
 from mailserver.trust.dkim import BodyForm, body_hashes
 
@@ -31,18 +32,14 @@ async def hash_body(
 
 async def look_up_keys(resolver: Any, names: Sequence[str], clock: Clock) -> Mapping[str, Sequence[bytes] | None]:
     """The TXT records at each name, asked for side by side; None where the DNS could not tell within twenty seconds."""
-    asked = [Deferred.fromCoroutine(_key(resolver, name, clock)) for name in names]
-    answers = await DeferredList(asked, fireOnOneErrback=True, consumeErrors=True)
-    return {name: records for name, (_, records) in zip(names, answers, strict=True)}
+    return dict(zip(names, await side_by_side([_key(resolver, name, clock) for name in names]), strict=True))
 
 
 async def _key(resolver: Any, name: str, clock: Clock) -> Sequence[bytes] | None:
     if resolver is None:
         return None
-    asked = Deferred.fromCoroutine(_texts(resolver, name))
-    asked.addTimeout(SECONDS, clock)  # type: ignore[arg-type]  # it only calls callLater
     try:
-        return await asked
+        return await in_time(SECONDS, _texts(resolver, name), clock)
     except (LookupFailed, TimeoutError):
         return None
 

@@ -5,12 +5,12 @@ Forwarders change no sender, so even a fail speaks of the road and not of the me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any
 
 from pydantic import Field
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import TimeoutError
 from zope.interface import implementer
 
 from mailserver.api import (
@@ -29,6 +29,7 @@ from mailserver.api import (
     Verdict,
     normal_domain,
 )
+from mailserver.plugins.awaiting import in_time, side_by_side
 from mailserver.trust.spf import SPFResult, check_host
 
 __all__ = ["SPF", "SPFOptions", "factory"]
@@ -82,15 +83,14 @@ class SPF:
         if peer.service != "mx" or peer.login or peer.ip is None or any(peer.ip in network for network in self._networks):
             return Pass()
         hello = _hello_of(peer.hello)
-        asked: dict[str, Deferred[SPFResult]] = {}
+        asked: dict[str, Awaitable[SPFResult]] = {}
         domain = hello
         if sender is not None:
             domain = _domain_of(sender)
-            asked["mfrom"] = self._begin(peer.ip, domain, f"{sender.local}@{domain}", hello)
+            asked["mfrom"] = self._check(peer.ip, domain, f"{sender.local}@{domain}", hello)
         if sender is None or hello != domain:
-            asked["helo"] = self._begin(peer.ip, hello, f"postmaster@{hello}", hello)
-        answers = await DeferredList(list(asked.values()), fireOnOneErrback=True, consumeErrors=True)
-        results = {scope: result for scope, (_, result) in zip(asked, answers, strict=True)}
+            asked["helo"] = self._check(peer.ip, hello, f"postmaster@{hello}", hello)
+        results = dict(zip(asked, await side_by_side(list(asked.values())), strict=True))
         return Pass(findings=tuple(self._findings(results, peer.address)))
 
     def _findings(self, results: Mapping[str, SPFResult], address: str) -> Iterator[Finding]:
@@ -102,14 +102,9 @@ class SPF:
                 score = score if result.result == "fail" else 0.0
             yield self._finding(scope, result, address, score)
 
-    def _begin(self, ip: Any, domain: str, sender: str, hello: str) -> Deferred[SPFResult]:
-        return Deferred.fromCoroutine(self._check(ip, domain, sender, hello))
-
     async def _check(self, ip: Any, domain: str, sender: str, hello: str) -> SPFResult:
-        asked = Deferred.fromCoroutine(check_host(self._query, ip, domain, sender, hello))
-        asked.addTimeout(SECONDS, self._clock)  # type: ignore[arg-type]  # it only calls callLater
         try:
-            return await asked
+            return await in_time(SECONDS, check_host(self._query, ip, domain, sender, hello), self._clock)
         except TimeoutError:
             return SPFResult("temperror", domain, reason="the DNS took too long")
 

@@ -50,7 +50,7 @@ class Peer:
     password it was ("app password phone").
     `service` is the listener's profile: ``mx``, ``submission`` or ``lmtp``.  `findings` are those of the filters that have judged
     the peer so far; `notes` what filters have noted on this connection, by the filter's name and a key.  `look_up` is
-    `IResolver.query`, for `names`.
+    `IResolver.query`, for `names`, and `names_found` keeps them, by the address.
     """
 
     address: str
@@ -65,6 +65,7 @@ class Peer:
     look_up: LookUp | None = field(default=None, compare=False, repr=False)
     login_mechanism: str = field(default="", compare=False)
     login_note: str = field(default="", compare=False)
+    names_found: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ip(self) -> IPv4Address | IPv6Address | None:
@@ -80,14 +81,20 @@ class Peer:
     async def names(self) -> tuple[str, ...]:
         """The names that the address has in the DNS and that have this address: none where `ip` is None.
 
-        They are looked up when they are asked for, ten at most.  Raises `LookupFailed` where nobody can tell.
+        They are looked up when they are asked for, ten at most, and once for a connection.  Raises `LookupFailed` where nobody
+        can tell.
         """
+        found = self.names_found.get(self.address)
+        if found is not None:
+            return found
         ip = ip_of(self.address)
         if ip is None:
             return ()
         if self.look_up is None:
             raise LookupFailed(f"{self.address}: there is nobody to ask for its names")
-        return await confirmed_names(ip, self.look_up)
+        found = await confirmed_names(ip, self.look_up)
+        self.names_found[self.address] = found
+        return found
 
 
 @quick

@@ -70,6 +70,18 @@ class Headers:
             if found == key
         ]
 
+    def fields(self, name: str) -> list[HeaderField]:
+        """All fields of this name."""
+        key = name.lower().encode("utf-8")
+        return [HeaderField(key, raw) for found, raw in zip(self._lower_names(), self._raw, strict=True) if found == key]
+
+    def by_name(self) -> dict[bytes, list[bytes]]:
+        """The octets of all fields by their names in lower case, each name's in their order; lines that are no field are b""."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, raw in zip(self._lower_names(), self._raw, strict=True):
+            found.setdefault(name, []).append(raw)
+        return found
+
     def count(self, name: str) -> int:
         """How many fields have this name."""
         return self._lower_names().count(name.lower().encode("utf-8"))

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable
 
 from mailserver.mail.dns_records import Answer, LookupFailed
+from mailserver.mail.networks import ip_of
 
 __all__ = ["LookUp", "confirmed_names"]
 
@@ -36,7 +37,4 @@ async def confirmed_names(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, loo
 
 def is_same(record: str, ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address record holds this address."""
-    try:
-        return ipaddress.ip_address(record) == ip
-    except ValueError:
-        return False
+    return ip_of(record) == ip

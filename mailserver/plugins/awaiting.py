@@ -11,14 +11,14 @@ import types
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, FirstError, succeed
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.plugins.asyncio_world import NO_LOOP, NoAsyncio, as_deferred, is_without_loop
 
-__all__ = ["FAULTS", "all_of", "now_or_later"]
+__all__ = ["FAULTS", "all_of", "in_time", "now_or_later", "side_by_side"]
 
 # What a component's code may raise that is a failure of this component alone: one that calls sys.exit(), or was cancelled inside
 # asyncio, has failed like any other.
@@ -185,6 +185,46 @@ def within(
     timer: Any = clock.callLater(seconds, late)
     answer.addBoth(heard)
     return done
+
+
+async def in_time(seconds: float, awaitable: Awaitable[T], clock: Timers) -> T:
+    """The result; no timer is set where it is there already.  Raises Twisted's `TimeoutError` after so many seconds."""
+    answer = now_or_later(awaitable)
+    return await within(seconds, answer, clock) if isinstance(answer, Deferred) else answer
+
+
+async def side_by_side(awaitables: Sequence[Awaitable[T]]) -> list[T]:
+    """The results of all, in their order, when the last has come.  No Deferred is made where they are there already.
+
+    The first failure is raised as soon as it is there.  Where nobody waits any more, or one has failed, the others are cancelled.
+    """
+    answers: list[Any] = []
+    try:
+        for one in awaitables:
+            answers.append(now_or_later(one))
+    except BaseException:
+        for one in awaitables[len(answers) + 1 :]:
+            if one.__class__ is CoroutineType:
+                one.close()
+        _cancel_all(answers)
+        raise
+    waiting = [one for one in answers if isinstance(one, Deferred)]
+    if not waiting:
+        return answers
+    try:
+        late = await DeferredList(waiting, fireOnOneErrback=True, consumeErrors=True)
+    except FirstError as first:
+        _cancel_all(answers)
+        first.subFailure.raiseException()
+    results = iter(late)
+    return [next(results)[1] if isinstance(one, Deferred) else one for one in answers]
+
+
+def _cancel_all(answers: Sequence[Any]) -> None:
+    for one in answers:
+        if isinstance(one, Deferred) and not one.called:
+            one.addErrback(lambda _: None)
+            one.cancel()
 
 
 async def all_of(waiting: Sequence[Deferred[T]]) -> list[T]:

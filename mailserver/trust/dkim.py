@@ -79,8 +79,7 @@ class DKIMResult:
 
 def read_signatures(headers: Headers) -> list[FoundSignature]:
     """The message's signatures from the top, at most eight of them.  Never raises."""
-    fields = [field for field in headers if field.name == b"dkim-signature"][:SIGNATURES_MOST]
-    return [_found(field) for field in fields]
+    return [_found(field) for field in headers.fields("dkim-signature")[:SIGNATURES_MOST]]
 
 
 def _found(field: HeaderField) -> FoundSignature:
@@ -166,9 +165,7 @@ def key_for(algorithm: str, records: Sequence[bytes]) -> PublicKey:
 
 def header_digest(headers: Headers, raw: bytes, signature: Signature) -> bytes:
     """The SHA-256 of what is signed of the header (section 3.7): the fields from the bottom up, then the signature itself."""
-    fields: dict[bytes, list[bytes]] = {}
-    for field in headers:
-        fields.setdefault(field.name, []).append(field.raw)
+    fields = headers.by_name()
     taken = hashlib.sha256()
     for name in signature.headers:
         rest = fields.get(name.encode("ascii", "replace"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ RSA_BITS_MOST = 8192  # what a longer one costs is the verifier's
 EXPONENT_BITS_MOST = 64  # everybody's is 65537; one as long as the key makes each look at a signature a hundred times as dear
 RSA_BITS = 2048
 PREHASHED = Prehashed(SHA256())
+PKCS1 = padding.PKCS1v15()
+REMEMBERED = 1000  # keys, of those who send much: they come with each message
+REMEMBERED_OCTETS = 2048  # a longer one is read anew each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class PublicKey:
         """Whether this is the signature of the header whose SHA-256 is `digest`."""
         try:
             if isinstance(self.key, RSAPublicKey):
-                self.key.verify(signature, digest, padding.PKCS1v15(), PREHASHED)
+                self.key.verify(signature, digest, PKCS1, PREHASHED)
             else:
                 self.key.verify(signature, digest)
         except InvalidSignature:
@@ -55,6 +59,15 @@ class PublicKey:
 
 def parse_key(text: str) -> PublicKey:
     """A TXT record.  Raises `TagFault`, whose words say why no signature can be verified with it."""
+    return _remembered_key(text) if len(text) <= REMEMBERED_OCTETS else _key_of(text)
+
+
+@functools.lru_cache(REMEMBERED)
+def _remembered_key(text: str) -> PublicKey:
+    return _key_of(text)
+
+
+def _key_of(text: str) -> PublicKey:
     tags = parse_tags(text)
     if "v" in tags and (tags["v"] != "DKIM1" or next(iter(tags)) != "v"):
         raise TagFault("the key record is of another version")

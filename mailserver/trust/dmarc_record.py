@@ -5,6 +5,7 @@ What is wrong with a tag leaves its default in force, and unknown tags (pct= and
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ __all__ = ["DMARCRecord", "find_record", "parse_record"]
 
 POLICIES = ("none", "quarantine", "reject")
 RECORD_OCTETS = 8192
+REMEMBERED = 1000  # records, of those who send much: they come with each message
+REMEMBERED_OCTETS = 2048  # a longer one is read anew each time
 REPORT_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[^\s,!]+(?:![0-9]+[kmgtKMGT]?)?")
 
 
@@ -64,6 +67,15 @@ def find_record(domain: str, texts: Iterable[bytes]) -> DMARCRecord | None:
 
 def parse_record(domain: str, octets: bytes) -> DMARCRecord | None:
     """One TXT record; None where it is none of DMARC: v=DMARC1 must be its first tag."""
+    return _remembered(domain, octets) if len(octets) <= REMEMBERED_OCTETS else _read(domain, octets)
+
+
+@functools.lru_cache(REMEMBERED)
+def _remembered(domain: str, octets: bytes) -> DMARCRecord | None:
+    return _read(domain, octets)
+
+
+def _read(domain: str, octets: bytes) -> DMARCRecord | None:
     specs = octets[:RECORD_OCTETS].decode("latin-1").split(";")
     if octets[:1].isspace() or _tag(specs[0]) != ("v", "DMARC1"):
         return None

@@ -11,6 +11,7 @@ The whole record is read before a term of it counts: one fault anywhere is a per
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ WITH_PREFIXES = re.compile(r"(.*?)(?:/(0|[1-9][0-9]?))?(?://(0|[1-9][0-9]{0,2}))
 ADDRESS = re.compile(r":([0-9A-Fa-f.:]+)(?:/(0|[1-9][0-9]{0,2}))?")
 DELIMITERS = "."
 NAME_OCTETS = 253
+REMEMBERED = 1000  # records, of those who send much: they come with each message
+REMEMBERED_OCTETS = 2048  # a longer one is read anew each time
 PLAIN = {"%": "%", "_": " ", "-": "%20"}
 
 
@@ -70,6 +73,15 @@ def is_record(text: bytes) -> bool:
 
 def parse_record(octets: bytes) -> SPFRecord:
     """Read a record for which `is_record` is true.  Raises `SPFFault`."""
+    return _remembered(octets) if len(octets) <= REMEMBERED_OCTETS else _read(octets)
+
+
+@functools.lru_cache(REMEMBERED)
+def _remembered(octets: bytes) -> SPFRecord:
+    return _read(octets)
+
+
+def _read(octets: bytes) -> SPFRecord:
     try:
         text = octets.decode("ascii")
     except UnicodeDecodeError:

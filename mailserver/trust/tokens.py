@@ -29,6 +29,7 @@ FIELD_CHARACTERS = 1000
 WORD_CHARACTERS = 24
 TOKEN_CHARACTERS = 60
 WORD = re.compile(r"[$€£]?[^\W_]+(?:['’.\-][^\W_]+)*")
+ASCII_WORD = re.compile(r"\$?[a-z0-9]++(?:['.\-][a-z0-9]++)*+")  # the same in lower case
 INNER = re.compile(r"[^\W_]+")
 WIDE = re.compile("[\u0e00-\u0e7f\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]")  # written without blanks
 URL = re.compile(r"https?://([^\s/?#<>\"'()\[\]\\]{1,255})[^\s<>\"']{0,2000}", re.IGNORECASE)
@@ -114,35 +115,39 @@ def tokens_of(octets: bytes) -> tuple[str, ...]:
     found: dict[str, None] = {}
     # Octets of strangers go through the standard library's codecs: whatever that raises, what was found until then counts.
     with contextlib.suppress(Exception):
-        for token in _tokens(content):
-            found[token[:TOKEN_CHARACTERS]] = None
+        for several in _tokens(content):
+            if several.__class__ is list:  # short ones
+                found.update(dict.fromkeys(several))
+            else:
+                for token in several:
+                    found[token[:TOKEN_CHARACTERS]] = None
+                    if len(found) >= TOKENS_MOST:
+                        break
             if len(found) >= TOKENS_MOST:
                 break
-    return tuple(found)
+    return tuple(found)[:TOKENS_MOST]
 
 
-def _tokens(content: Content) -> Iterator[str]:
+def _tokens(content: Content) -> Iterator[Iterable[str]]:
     headers = content.headers
-    for word in _words(_field(headers, "subject")):
-        yield f"subject:{word}"
+    yield (f"subject:{word}" for word in _words(_field(headers, "subject")))
     for name in ("from", "reply-to"):
         value = _field(headers, name)
         for local, domain in ADDRESS.findall(value)[:5]:
-            yield f"{name}:{local.lower()}@{domain.lower()}"
-            yield f"{name}:@{domain.lower()}"
+            yield f"{name}:{local.lower()}@{domain.lower()}", f"{name}:@{domain.lower()}"
         if name == "from":
-            yield from (f"from:{word}" for word in _words(value.partition("<")[0]))
+            yield (f"from:{word}" for word in _words(value.partition("<")[0]))
     for name in ("list-id", "x-mailer", "user-agent"):
         if value := _field(headers, name):
-            yield f"{name}:{' '.join(list(_words(value))[:3])}"
+            yield (f"{name}:{' '.join(list(_all_words(value))[:3])}",)
     left = TEXT_OCTETS
     for part in MessageParts(content, _nothing):
         if part.is_multipart:
             continue
         if part.depth > 1 or part.kind != "text/plain":
-            yield f"part:{part.kind[:40]}"
+            yield (f"part:{part.kind[:40]}",)
         if part.name:
-            yield f"name:{part.name.rpartition('.')[2].lower()[:10]}"
+            yield (f"name:{part.name.rpartition('.')[2].lower()[:10]}",)
         if part.kind in ("text/plain", "text/html") and left > 0:
             text = _start_of(part, left)
             left -= len(text)
@@ -193,16 +198,16 @@ def _field(headers: Headers, name: str) -> str:
     return " ".join(texts)
 
 
-def _text_tokens(text: str, *, is_html: bool) -> Iterator[str]:
+def _text_tokens(text: str, *, is_html: bool) -> Iterator[Iterable[str]]:
     if is_html:
         for host in LINK.findall(text):
-            yield from _host_tokens(host)
+            yield _host_tokens(host)
         text = html.unescape(TAG.sub(_in_place_of_tag, _without_hidden(text)))
     if "://" in text:
         for host in URL.findall(text):
-            yield from _host_tokens(host)
+            yield _host_tokens(host)
         text = URL.sub(" ", text)
-    yield from _words(text)
+    yield _words(text)
 
 
 def _in_place_of_tag(tag: re.Match[str]) -> str:
@@ -234,15 +239,13 @@ def _words(text: str) -> Iterable[str]:
     return _ascii_words(text.lower()) if text.isascii() else _all_words(text)
 
 
-def _ascii_words(text: str) -> Iterator[str]:
-    """Those of nearly all text: each word is looked at once."""
-    for word in dict.fromkeys(WORD.findall(text)):
-        if len(word) <= WORD_CHARACTERS:
-            if len(word) >= 3 and not word.isdigit():
-                yield word
-        else:
-            for inner in INNER.findall(word):
-                yield from _word(inner)
+def _ascii_words(text: str) -> Sequence[str]:
+    """Those of nearly all text, in lower case: each word is looked at once."""
+    words = list(dict.fromkeys(ASCII_WORD.findall(text)))
+    if max(map(len, words), default=0) > WORD_CHARACTERS:
+        words = [part for word in words for part in ([word] if len(word) <= WORD_CHARACTERS else INNER.findall(word))]
+        words = [found for word in words for found in _word(word)]
+    return [word for word in words if len(word) >= 3 and not word.isdigit()]
 
 
 def _all_words(text: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ import apsw
 from twisted.logger import capturedLogs
 
 from mailserver.api import AllHang, ConfigurationError, Finding, Pass, Services, StorageDamaged, StorageFull
-from mailserver.filters import moved_mail_sweep
+from mailserver.filters import moved_mail_sweep, token_memory
 from mailserver.filters.bayes import factory
 from mailserver.filters.learnt_commands import in_words
 from mailserver.filters.moved_mail import look
@@ -114,6 +114,65 @@ class Judging(BayesCase):
         self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
         self.assertIsNone(self.found(component, self.corpus.message("spam"), "bob@example.org"))
         self.assertIsNotNone(self.found(component, self.corpus.message("spam")))
+
+    def test_what_was_looked_up_is_remembered_until_something_is_learnt(self) -> None:
+        component = self.made(minimum=20)
+        self.both_taught(component, 20)
+        self.both_taught(component, 20, ALICE)
+        asked: list[list[str] | None] = []
+        looked_up = component._learnt._look_up
+
+        def counted(questions: Any) -> Any:
+            asked.extend([None if one.tokens is None else list(one.tokens) for one in questions])
+            return looked_up(questions)
+
+        component._learnt._together._answer = counted
+        message = self.corpus.message("spam")
+        first = {user: self.found(component, message, user) for user in (ALICE, BOB)}
+        self.assertEqual(len(asked), 2)
+        self.assertNotEqual(first[ALICE], first[BOB])
+        self.assertEqual({user: self.found(component, message, user) for user in (ALICE, BOB)}, first)
+        self.assertEqual(len(asked), 2)
+        self.found(component, message + b"xylophone\r\n")
+        self.assertEqual(asked[2:], [["xylophone"]])
+        for _ in range(3):
+            self.taught(component, "spam", [self.corpus.message("spam", more=["xylophone"], words=5)])
+        self.answer(component.run_periodically())
+        again = self.found(component, message + b"xylophone\r\n", BOB)
+        assert again is not None
+        self.assertIn("xylophone", again.evidence)
+        self.assertEqual(again.properties["spam"], 23)
+
+    def test_what_is_learnt_while_others_are_looked_up_is_not_mixed_with_what_was_remembered(self) -> None:
+        component = self.made(minimum=20)
+        self.both_taught(component, 20)
+        message = self.corpus.message("spam")
+        self.found(component, message)
+        looked_up, rounds = component._learnt._look_up, []
+
+        def learns_meanwhile(questions: Any) -> Any:
+            rounds.append([one.tokens for one in questions])
+            if len(rounds) == 1:
+                self.taught(component, "spam", [self.corpus.message("spam")])
+            return looked_up(questions)
+
+        component._learnt._together._answer = learns_meanwhile
+        found = self.found(component, message + b"xylophone\r\n")
+        assert found is not None
+        self.assertEqual(rounds, [[["xylophone"]], [None]])
+        self.assertEqual(found.properties["spam"], 21)
+
+    def test_the_memory_is_bounded(self) -> None:
+        self.patch(token_memory, "TOKENS_MOST", 500)
+        self.patch(token_memory, "OWNERS_MOST", 5)
+        component = self.made(minimum=20)
+        self.both_taught(component, 20)
+        memory = component._learnt._memory
+        for n in range(20):
+            self.found(component, self.corpus.message("ham", words=100), f"user{n}@example.org")
+            self.assertLessEqual(len(memory._strengths.get(0, {})), 500)
+            self.assertLessEqual(len(memory._whose), 6)
+        self.assertTrue(memory._strengths[0])
 
     def test_the_finding_names_the_ten_tokens_that_said_the_most(self) -> None:
         component = self.made()

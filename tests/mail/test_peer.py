@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -63,6 +64,17 @@ class Names(SynchronousTestCase):
         zones = {six.reverse_pointer: {"PTR": ["six.example"]}, "six.example": {"AAAA": ["2001:DB8:0::1"]}}
         self.assertEqual(at_once(peer("2001:db8::1", zones).names()), ("six.example",))
         self.assertEqual(at_once(peer("2001:db8::2", zones).names()), ())
+
+    def test_they_are_looked_up_once_for_a_connection_and_its_address(self) -> None:
+        resolver = FakeResolver(self.ZONES)
+        first = Peer("192.0.2.1", 25, "mx", look_up=resolver.query)
+        names = at_once(first.names())
+        asked = len(resolver.asked)
+        self.assertGreater(asked, 0)
+        self.assertEqual(at_once(replace(first, hello="a.example").names()), names)
+        self.assertEqual(len(resolver.asked), asked)
+        self.assertEqual(at_once(replace(first, address="192.0.2.2").names()), ())
+        self.assertGreater(len(resolver.asked), asked)
 
     def test_no_answer_is_something_else_than_no_name(self) -> None:
         with self.assertRaises(LookupFailed):

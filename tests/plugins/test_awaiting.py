@@ -9,7 +9,7 @@ from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.plugins.awaiting import later, now_or_later, within
+from mailserver.plugins.awaiting import in_time, later, now_or_later, side_by_side, within
 
 
 async def _after(*waits_for: Any) -> list[Any]:
@@ -21,6 +21,14 @@ async def _after(*waits_for: Any) -> list[Any]:
         except ValueError as error:
             found.append(str(error))
     return found
+
+
+async def _value(value: str) -> str:
+    return value
+
+
+async def _wait(waits_for: Deferred[str]) -> str:
+    return await waits_for
 
 
 async def _broken(waits_for: Any = None) -> None:
@@ -98,6 +106,52 @@ async def _stubborn(*waits_for: Any) -> str:
         except Exception:
             continue
     return "at last"
+
+
+class SideBySide(SynchronousTestCase):
+    def test_what_is_there_already_and_what_comes_stand_in_their_order(self) -> None:
+        late: Deferred[str] = Deferred()
+        answer = now_or_later(side_by_side([_value("a"), _wait(late), _value("c")]))
+        assert isinstance(answer, Deferred)
+        late.callback("b")
+        self.assertEqual(self.successResultOf(answer), ["a", "b", "c"])
+        self.assertEqual(now_or_later(side_by_side([_value("a"), _value("b")])), ["a", "b"])
+        self.assertEqual(now_or_later(side_by_side([])), [])
+
+    def test_the_first_failure_is_raised_and_cancels_the_others(self) -> None:
+        first: Deferred[str] = Deferred()
+        second: Deferred[str] = Deferred()
+        answer = now_or_later(side_by_side([_wait(first), _wait(second)]))
+        assert isinstance(answer, Deferred)
+        second.errback(ValueError("broken"))
+        self.failureResultOf(answer, ValueError)
+        self.assertTrue(first.called)
+
+    def test_an_error_that_is_there_at_once_leaves_nothing_running(self) -> None:
+        first: Deferred[str] = Deferred()
+        never = _value("c")
+        with self.assertRaises(ValueError):
+            now_or_later(side_by_side([_wait(first), _broken(), never]))
+        self.assertTrue(first.called)
+
+    def test_cancelling_it_cancels_each(self) -> None:
+        waits: list[Deferred[str]] = [Deferred(), Deferred()]
+        answer = now_or_later(side_by_side([_wait(one) for one in waits]))
+        assert isinstance(answer, Deferred)
+        answer.cancel()
+        self.failureResultOf(answer)
+        self.assertTrue(all(one.called for one in waits))
+
+
+class InTime(SynchronousTestCase):
+    def test_a_timer_is_set_only_for_what_is_waited_for(self) -> None:
+        clock = Clock()
+        self.assertEqual(now_or_later(in_time(5.0, _value("a"), clock)), "a")
+        self.assertEqual(clock.getDelayedCalls(), [])
+        answer = now_or_later(in_time(5.0, _wait(Deferred()), clock))
+        assert isinstance(answer, Deferred)
+        clock.advance(5.0)
+        self.failureResultOf(answer, Late)
 
 
 class Within(SynchronousTestCase):
