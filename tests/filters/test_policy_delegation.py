@@ -227,7 +227,7 @@ class Filter(ServiceCase, FilterCase):
             self.assertEqual((name, rcpt[name]), (name, value))
         self.assertEqual((data["recipient"], data["recipient_count"], data["size"], end["size"]), ("", "2", "1000", "20"))
         self.resolver.failing.add("25.2.0.192.in-addr.arpa")
-        await component.judge_recipient(envelope, self.recipient())
+        await component.judge_recipient(self.envelope(), self.recipient())  # on another connection
         self.assertEqual(self.service.asked[-1]["client_name"], "unknown")
 
     async def test_a_field_goes_above_its_message_and_no_other(self) -> None:

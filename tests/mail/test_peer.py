@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
