@@ -17,7 +17,15 @@ from twisted.logger import Logger
 
 from mailserver.api import Clock, NewThreads, StorageBroken, StorageFault, StorageFull
 from mailserver.filters.asked_together import AskedTogether
-from mailserver.filters.token_memory import Found, Question, Strengths, SubjectMessage, TokenMemory, Whose, look_up
+from mailserver.filters.token_memory import (
+    Strengths,
+    SubjectMessage,
+    TokenMemory,
+    TokenQuestion,
+    TokensFound,
+    Whose,
+    look_up,
+)
 from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.state_store.learnt_file import LearntFile, Lesson, Swept
 from mailserver.trust.bayes import WordWeight, combined
@@ -186,17 +194,17 @@ class Learnt:
                 missing = [token for token in missing if token not in known]
                 if not missing:
                     return _weighed(subject, whose, known, known)
-        found = await self._together.ask(Question(subject, owners, missing))
+        found = await self._together.ask(TokenQuestion(subject, owners, missing))
         if changes != self._changes and known:
             # What was remembered may be another one's by now: all is asked for.
             known = NOTHING
-            found = await self._together.ask(Question(subject, owners, None))
+            found = await self._together.ask(TokenQuestion(subject, owners, None))
         return None if found.whose is None else _weighed(subject, found.whose, known, found.strengths)
 
-    def _look_up(self, questions: Sequence[Question]) -> Deferred[Sequence[Found | Exception]]:
+    def _look_up(self, questions: Sequence[TokenQuestion]) -> Deferred[Sequence[TokensFound | Exception]]:
         return Deferred.fromCoroutine(self._looked_up(questions))
 
-    async def _looked_up(self, questions: Sequence[Question]) -> Sequence[Found | Exception]:
+    async def _looked_up(self, questions: Sequence[TokenQuestion]) -> Sequence[TokensFound | Exception]:
         changes = self._changes
         answers = await self._asked(look_up, questions, self.key, self._minimum, self._own_weight)
         if changes == self._changes:

@@ -12,7 +12,7 @@ from mailserver.state_store.learnt_file import LearntFile, OwnerRow
 from mailserver.trust.bayes import Learned, Said, TokenCounts, said_by
 from mailserver.trust.tokens import READ_OCTETS, hashes_of, tokens_of
 
-__all__ = ["Found", "Question", "SubjectMessage", "TokenMemory", "Whose", "look_up"]
+__all__ = ["TokensFound", "TokenQuestion", "SubjectMessage", "TokenMemory", "Whose", "look_up"]
 
 AT_ONCE_OCTETS = 16_384  # the tokens of a message up to this size are found at once, in a millisecond or two; else in a thread
 TOKENS_MOST = 50_000  # that are remembered: some ten megabytes
@@ -62,7 +62,7 @@ class Whose:
         self.learned = Learned(sum([weight * row.spam for row, weight in rows]), sum([weight * row.ham for row, weight in rows]))
 
 
-class Question:
+class TokenQuestion:
     """For one recipient of a message: `tokens` are those that are not remembered, None: all, which are not known yet."""
 
     __slots__ = ("owners", "subject", "tokens")
@@ -73,7 +73,7 @@ class Question:
         self.tokens = tokens
 
 
-class Found:
+class TokensFound:
     """The answer: `whose` is None where those have learnt too little.  `strengths` may hold more than was asked for."""
 
     __slots__ = ("strengths", "whose")
@@ -107,13 +107,13 @@ class TokenMemory:
         """What tokens say for the owner of this number, the site 0."""
         return self._strengths.get(number, {})
 
-    def keep(self, questions: Sequence[Question], answers: Iterable[Found | Exception]) -> None:
+    def keep(self, questions: Sequence[TokenQuestion], answers: Iterable[TokensFound | Exception]) -> None:
         """Remember what was found."""
         if len(self._whose) > OWNERS_MOST:
             self._whose = {}
         new: dict[int, Strengths] = {}
         for question, found in zip(questions, answers, strict=True):
-            if isinstance(found, Found):
+            if isinstance(found, TokensFound):
                 self._whose[question.owners] = found.whose
                 if found.whose is not None:
                     new[found.whose.number] = found.strengths
@@ -125,16 +125,16 @@ class TokenMemory:
 
 
 def look_up(
-    file: LearntFile, questions: Sequence[Question], key: bytes, minimum: int, own_weight: float
-) -> list[Found | Exception]:
+    file: LearntFile, questions: Sequence[TokenQuestion], key: bytes, minimum: int, own_weight: float
+) -> list[TokensFound | Exception]:
     """The answers, an OSError in the place of one whose message cannot be read.  Blocks.  Raises `StorageFault`."""
     rows = {one.name: one for one in file.owners(list({"", *[name for one in questions for name in one.owners]}))}
-    found: list[Found | Exception] = []
+    found: list[TokensFound | Exception] = []
     wanted: dict[int, tuple[Whose, dict[str, None], dict[str, Said | None]]] = {}
     for question in questions:
         whose = _whose(rows, question.owners, own_weight)
         if whose.spam < minimum or whose.ham < minimum:
-            found.append(Found(None, {}))
+            found.append(TokensFound(None, {}))
             continue
         try:
             tokens = question.subject.read() if question.tokens is None else question.tokens
@@ -143,7 +143,7 @@ def look_up(
             continue
         _, every, strengths = wanted.setdefault(whose.number, (whose, {}, {}))
         every.update(dict.fromkeys(tokens))
-        found.append(Found(whose, strengths))
+        found.append(TokensFound(whose, strengths))
     for whose, every, strengths in wanted.values():
         strengths.update(_strengths(file, whose, list(every), key))
     return found
