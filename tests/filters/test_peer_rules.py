@@ -15,7 +15,7 @@ from mailserver.api import (
     Pass,
     Peer,
     Refuse,
-    TLSReportFacts,
+    TLSFacts,
 )
 from mailserver.filters.peer_rules import factory
 from mailserver.testing import FilterCase, FilterContract, MailCase
@@ -23,7 +23,7 @@ from tests.documents import blocks, page_text
 
 ADDRESS, NAME = "8.4.4.8", "client.example.net"
 REVERSE = "8.4.4.8.in-addr.arpa"
-TLS = TLSReportFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+TLS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 
 
 class Rules(FilterCase):
@@ -32,7 +32,7 @@ class Rules(FilterCase):
         self.resolver.zones[REVERSE] = {"PTR": [NAME]}
         self.resolver.zones[NAME] = {"A": [ADDRESS]}
 
-    def said(self, component: Any, address: str = ADDRESS, tls: TLSReportFacts | None = TLS, **facts: Any) -> Any:
+    def said(self, component: Any, address: str = ADDRESS, tls: TLSFacts | None = TLS, **facts: Any) -> Any:
         return self.judge(component.judge_sender(self.envelope(peer=self.peer(address, tls=tls, **facts))))
 
     def broken(self, component: Any, **facts: Any) -> list[tuple[str, float]]:

@@ -17,7 +17,7 @@ from mailserver.filters.policy_client import PolicyClient, PolicyFailed, action_
 from mailserver.filters.policy_delegation import factory, verdict_of
 from mailserver.mail.answers import Accept, Defer, Discard, Pass, Quarantine, Refuse
 from mailserver.mail.edits import AddHeader
-from mailserver.mail.envelope import MailParameters, TLSReportFacts
+from mailserver.mail.envelope import MailParameters, TLSFacts
 from mailserver.testing import FilterCase
 from tests.requires import require_tool
 
@@ -212,7 +212,7 @@ class Filter(ServiceCase, FilterCase):
     async def test_what_postfix_would_say_is_asked_at_each_stage(self) -> None:
         component = self.built(stages=["RCPT", "DATA", "END-OF-MESSAGE"])
         self.resolver.zones |= {"25.2.0.192.in-addr.arpa": {"PTR": ["client.example.net"]}, "client.example.net": {"A": ["192.0.2.25"]}}
-        peer = self.peer(login="alice@example.org", tls=TLSReportFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", client_certificate="ab"))
+        peer = self.peer(login="alice@example.org", tls=TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", client_certificate="ab"))
         envelope = self.envelope(None, ["a@example.org", "b@example.org"], peer=peer, parameters=MailParameters(size=1000))
         await component.judge_recipient(envelope, self.recipient("c@example.org"))
         await component.judge_content(envelope, self.content(b"Subject: x\n\n1234\n"))

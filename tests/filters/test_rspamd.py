@@ -20,7 +20,7 @@ from mailserver.filters.scanner_client import ScannerFailed
 from mailserver.mail.answers import Defer, Discard, Pass, Quarantine, Refuse
 from mailserver.mail.content import Content
 from mailserver.mail.edits import AddHeader, DropHeader, apply_edits
-from mailserver.mail.envelope import TLSReportFacts
+from mailserver.mail.envelope import TLSFacts
 from mailserver.plugins.catalogue import PluginError
 from mailserver.testing import FilterCase
 from tests.any_octets import any_octets
@@ -52,7 +52,7 @@ def answering(answer: bytes, seen: list[tuple[list[str], bytes]] | None = None) 
 
 class Questions(FilterCase):
     def test_what_is_known_of_the_envelope_is_told(self) -> None:
-        peer = self.peer(login="alice", tls=TLSReportFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+        peer = self.peer(login="alice", tls=TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
         envelope = self.envelope(None, ["a@example.org", "b@example.org"], peer=peer)
         lines = request_for(envelope, 123, ["client.example.net"], "mx.example.org").decode().split("\r\n")
         self.assertEqual(
