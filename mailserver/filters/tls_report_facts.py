@@ -24,6 +24,7 @@ __all__ = ["TLSReportFacts", "TLSReportGroup"]
 KEPT_SECONDS = 4.0 * DAY_SECONDS
 GROUPS_MOST = 5_000  # domains of a day
 POLICIES_MOST = 50  # of a domain
+POLICIES_OF_DAY_MOST = 20_000
 DETAILS_MOST = 300  # of a domain
 DETAILS_OF_DAY_MOST = 20_000
 REMEMBERED = 20_000  # keys that are known to be there
@@ -127,8 +128,9 @@ class TLSReportFacts:
             if is_new and await self._state.add(f"groups/{group.day}", 1, KEPT_SECONDS) > GROUPS_MOST:
                 await self._state.drop(f"group/{group.path}")
                 return False
-            if await self._state.add(f"policies/{group.path}", 1, KEPT_SECONDS) > POLICIES_MOST:
-                return False
+            for count, most in ((f"policies/{group.path}", POLICIES_MOST), (f"policies-of/{group.day}", POLICIES_OF_DAY_MOST)):
+                if await self._state.add(count, 1, KEPT_SECONDS) > most:
+                    return False
             await self._state.put_if_absent(key, policy.encode(), KEPT_SECONDS)
         self._remember(key)
         return True
