@@ -32,6 +32,9 @@ def show_status(options: argparse.Namespace) -> int:
         say("")
         ports = [(one["service"], one["endpoint"], str(one["connections"])) for one in listeners]
         table(("SERVICE", "ENDPOINT", " CONNECTIONS"), ports)
+    if servers := figures.pop("dnssec", None):
+        say("")
+        table(("NAME SERVER", "DNSSEC"), [(server, plain(str(said))) for server, said in servers.items()])
     rows = [(str(part), name, value) for part, value in figures.items() for name, value in _figures(value)]
     say("")
     before = ["", *(part for part, _, _ in rows)]

@@ -17,6 +17,7 @@ FIGURES = {
     "connections": 3,
     "listeners": [{"service": "mx", "endpoint": "tcp:25", "connections": 2}],
     "queue": {"depth": 7, "committed": 100},
+    "dnssec": {"127.0.0.1": "believed: validates (. is authenticated)"},
     "steps_dropped": 0,
     "processes": {},
     "relay": {"hosts": {"slow": 1.5}},
@@ -38,7 +39,7 @@ class Status(CommandCase, TestCase):
         self.assertEqual((said.code, said.err), (0, ""))
         lines = [line.split() for line in said.out.splitlines()]
         self.assertEqual(said.out.splitlines()[0], "mail.example.org, process 4711, 3 connections")
-        for row in (["mx", "tcp:25", "2"], ["queue", "depth", "7"], ["committed", "100"], ["relay", "hosts.slow", "1.5"]):
+        for row in (["mx", "tcp:25", "2"], ["127.0.0.1", *"believed: validates (. is authenticated)".split()], ["queue", "depth", "7"], ["committed", "100"], ["relay", "hosts.slow", "1.5"]):
             self.assertIn(row, lines)
         self.assertEqual((await deferToThread(run, "status", "--json", "--config", str(self.config))).json, FIGURES)
         figures["dkim"] = {"domains": 1, "records_missing": 0}
