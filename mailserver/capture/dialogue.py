@@ -81,8 +81,9 @@ class DialogueReader:
     def held_memory(self) -> int:
         """How much memory is taken by what waits for something, about."""
         held = len(self._line) + len(self._server) + self._reply_octets
-        if not self._pairing.is_quiet:
-            held += self._pairing.held_memory
+        pairing = self._pairing
+        if len(pairing.waiting) + len(pairing.replies) > 1:  # the one of an ordinary dialogue costs no look
+            held += pairing.held_memory
         return held + self._client_octets + PIECE_MEMORY * len(self._client) if self._client else held
 
     # --- in ---
@@ -400,7 +401,7 @@ class DialogueReader:
         while True:
             found = FIND_LINE_DOT.search(octets, at)
             if found is None:
-                held = HELD.search(octets, at)
+                held = HELD.search(octets, max(at, len(octets) - len(END)))
                 end = len(octets) if held is None else held.start()
                 stretches.append(octets[at:end])
                 self._tail = octets[end:]

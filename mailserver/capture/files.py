@@ -91,7 +91,7 @@ class CaptureReader:
         return bool(self._held) or self._skip > 0 or not self._order
 
     def feed(self, octets: bytes) -> Iterator[CapturedFrame]:
-        """Yield the frames that are whole with these octets.  Exhaust it before the next call.
+        """The frames that are whole with these octets, one by one.  Exhaust it before the next call.
 
         Raises CaptureFault where the octets cannot be those of a capture file, after the frames before that place.
         """
@@ -102,8 +102,8 @@ class CaptureReader:
             octets = octets[passed:]
         self._held += octets
         if not self._order and not self._begin():
-            return
-        yield from self._records() if self._unit else self._blocks()
+            return iter(())
+        return self._records() if self._unit else self._blocks()
 
     def _records(self) -> Iterator[CapturedFrame]:
         """Walk over the records of a pcap file."""

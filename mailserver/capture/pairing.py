@@ -97,15 +97,8 @@ class Pairing:
         self._has_paired = False
 
     @property
-    def is_quiet(self) -> bool:
-        """No more waits than in an ordinary dialogue, which costs no look."""
-        return len(self.waiting) + len(self.replies) <= 1
-
-    @property
     def held_memory(self) -> int:
         """How much memory is taken by what waits, about."""
-        if self.is_quiet:
-            return 0
         count = len(self.waiting) + len(self.replies)
         octets = sum([len(one.line) for one in self.waiting]) + sum([len(one.octets) for one in self.replies])
         return octets + 2 * PIECE_MEMORY * count

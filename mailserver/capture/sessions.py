@@ -108,7 +108,7 @@ class Sessions:
                 self._forget(connection)
             elif connection.is_over(found):
                 said += self._end(connection, time, SessionEnding.CLOSED)
-        if connection.memory or not said:  # what has been said with nothing waiting before it rarely leaves something
+        if found.payload or connection.memory:  # else nothing waits, as before
             self._count(connection)
         return said if self._held <= self._most_held else said + self._make_room(time)
 

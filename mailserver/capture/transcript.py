@@ -123,7 +123,7 @@ class Transcript:
             lines.append(_line((event.time, Speaker.CLIENT, self._command(event, event.command))))
         if event.reply is not None:
             time = event.replied
-            if not self._has_secrets and SIGNATURE.match(event.reply) is not None:
+            if event.reply.startswith(b"334 ") and not self._has_secrets and SIGNATURE.match(event.reply) is not None:
                 return [*lines, TranscriptLine(time, Speaker.SERVER, f"334 {HIDDEN}")]
             for line in _text(event.reply).rstrip("\r\n").split("\n"):
                 lines.append(_line((time, Speaker.SERVER, _cut(line.rstrip("\r")))))

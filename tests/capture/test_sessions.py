@@ -405,6 +405,20 @@ class Connections(TestCase):
             list(sessions.finish())
             self.assertEqual((sessions._held, len(sessions._holding)), (0, 0))
 
+    def test_what_waits_behind_something_that_was_said_is_counted(self) -> None:
+        connection, sessions = Connection(), Sessions()
+        for frame in [*connection.opened(), *connection.said(*PLAIN[:3], b"C: NOOP\r\n", b"S: 250 ok\r\n" + b"x" * 9000)]:
+            sessions.feed(frame)
+            self.assertEqual(sessions._held, sum([each.holds() for each in sessions._connections.values()]))
+        self.assertEqual(sessions._held, 9000)
+
+    def test_what_tls_hides_does_not_wait(self) -> None:
+        connection, sessions = Connection(), Sessions()
+        said = (*PLAIN[:3], b"C: STARTTLS\r\n\x16\x03\x01" + bytes(5000), b"S: 220 go\r\n")
+        for frame in [*connection.opened(), *connection.said(*said), connection.client(bytes(100))]:
+            sessions.feed(frame)
+        self.assertEqual((sessions._held, len(sessions._connections)), (0, 1))
+
     def test_where_too_much_waits_the_others_are_read_as_ever(self) -> None:
         sessions = Sessions(held_octets=100_000)
         quiet = Connection(client=("192.0.2.2", 41000))
