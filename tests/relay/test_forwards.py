@@ -232,6 +232,12 @@ class Keys(ForwardCase):
         self.assertEqual(len(self.done(self.records.items())), 3)
         self.assertEqual([isinstance(self.opened(one), Address) for one in made], [False, False, True, True, True])
 
+    def test_a_row_that_has_expired_is_not_found(self) -> None:
+        table = SenderTable(self.records)
+        self.done(table.keep("a" * 20, Address("bob", "far.example"), NOW))
+        self.assertEqual(self.done(table.find("a" * 20, NOW + 22 * DAY)), Address("bob", "far.example"))
+        self.assertIsNone(self.done(table.find("a" * 20, NOW + 24 * DAY)))
+
     def test_rows_that_have_expired_go(self) -> None:
         self.made(f"{'a' * 60}@far.example")
         self.clock.advance(24 * DAY)

@@ -37,6 +37,13 @@ class Keys(SynchronousTestCase):
         self.assertEqual(len(current_keys(self.folder, NOW + 140 * DAY)), 2)
         self.assertNotIn(first, current_keys(self.folder, NOW + 182 * DAY))
 
+    def test_an_old_key_stays_as_long_as_what_it_made_last(self) -> None:
+        for day in (0, 100, 101):
+            rotate_srs_key(self.folder, NOW + day * DAY)
+        self.assertEqual(len(read_srs_keys(self.folder)), 3)
+        rotate_srs_key(self.folder, NOW + 130 * DAY)
+        self.assertEqual(len(read_srs_keys(self.folder)), 2)
+
     def test_two_rotations_in_one_second_make_two_keys_in_their_order(self) -> None:
         names = [rotate_srs_key(self.folder, NOW) for _ in range(3)]
         self.assertEqual(names, sorted(set(names)))
