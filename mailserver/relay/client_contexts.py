@@ -65,7 +65,7 @@ class ClientContexts:
 
     def __init__(self, trust_root: Any = None, *, resumes: bool = False, seconds: Callable[[], float] | None = None) -> None:
         self._trust_root = trust_root or platformTrust()
-        self._resumes = resumes and seconds is not None
+        self.resumes = resumes
         self._seconds = seconds or (lambda: 0.0)
         self._contexts: dict[bool, SSL.Context] = {}
         self._showing: WeakKeyDictionary[ClientCertificate, dict[bool, SSL.Context]] = WeakKeyDictionary()
@@ -87,7 +87,7 @@ class ClientContexts:
         """
         context = self._context(demand.looks_at_authorities, certificate)
         kept = None
-        if key is not None and self._resumes and not is_small:
+        if key is not None and self.resumes and not is_small:
             kept = self._sessions.get(key)
             if kept is not None and self._seconds() >= kept.until:
                 del self._sessions[key]
@@ -96,7 +96,7 @@ class ClientContexts:
 
     def keep_session(self, key: Key, connection: SSL.Connection, facts: HandshakeFacts, demand: Demand) -> None:
         """The connection is what was demanded: the next one to the same place may resume its session."""
-        if not self._resumes or demand.is_tested:  # what is wrong would not be seen again
+        if not self.resumes or demand.is_tested:  # what is wrong would not be seen again
             return
         session = connection.get_session()
         if session is None:

@@ -42,6 +42,8 @@ class RelayOptions(PaceKeys, HopKeys):
     """How long a connection is kept open without a message."""
     connect_timeout: Seconds = 30.0
     """How long to wait for a connection."""
+    tls_resumption: bool = True
+    """Go on with TLS sessions of earlier connections to the same address, which saves both sides most of a handshake."""
     eightbit: Literal["convert", "raw", "refuse"] = "convert"
     """What becomes of 8-bit content for a host that does not offer 8BITMIME: `convert` encodes the parts of the message that need
     it, `raw` sends it as it came, `refuse` returns it."""
@@ -146,6 +148,7 @@ class ConfiguredRelay(Relay):
             seconds=services.steady_seconds,
             recordings=services.recordings,
             paces=pace_table(options),
+            resumes=options.tls_resumption,
         )
         nothing = self._maker.routes(None).default
         super().__init__(book=nothing.book, connections=connections, connect_settings=nothing.connect_settings)
@@ -166,6 +169,7 @@ class ConfiguredRelay(Relay):
             client_limits=_client_limits(kept),
             eight_bit=EightBit(kept.eightbit),
             paces=pace_table(kept),
+            resumes=kept.tls_resumption,
         )
         self._follow(use, options, tables)
 

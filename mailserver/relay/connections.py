@@ -190,13 +190,14 @@ class Connections:
         self.decide()
 
     def change(
-        self, *, pool_limits: PoolLimits, client_limits: ClientLimits, eight_bit: EightBit, paces: PaceTable
+        self, *, pool_limits: PoolLimits, client_limits: ClientLimits, eight_bit: EightBit, paces: PaceTable, resumes: bool
     ) -> None:
         """Go on with other limits, for what begins from now on."""
         self.pool.change(pool_limits, paces)
         self._client_limits = client_limits
         self.waits = {phase: client_limits.seconds(phase) for phase in Phase}
         self._conversions.eight_bit = eight_bit
+        self.contexts.resumes = resumes
         self.decide()
 
     def withdraw(self, transmission: Transmission) -> None:

@@ -45,6 +45,7 @@ class Talk:
         is_encrypted: bool = False,
         streams: bool = True,
         helo_after_refusal: bool = False,
+        needs_extensions: bool = False,
     ) -> None:
         self.session = ClientSession(
             hello_name="client.example",
@@ -52,6 +53,7 @@ class Talk:
             limits=limits,
             is_encrypted=is_encrypted,
             helo_after_refusal=helo_after_refusal,
+            needs_extensions=needs_extensions,
         )
         self.events: list[ClientEvent] = []
         self.written = b""

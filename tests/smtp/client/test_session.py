@@ -104,6 +104,12 @@ class HelloTests(SynchronousTestCase):
         talk = Talk(helo_after_refusal=True, is_encrypted=True)
         self.assertNotIn(b"HELO", talk.hear(GREETING, b"550 no\r\n"))
 
+    def test_helo_is_never_said_where_extensions_are_needed(self):
+        for code in (500, 501, 502, 504, 550, 554):
+            talk = Talk(needs_extensions=True)
+            self.assertEqual(talk.hear(GREETING, b"%d what\r\n" % code), b"EHLO client.example\r\n")
+            self.assertEqual(kinds(talk), ["Greeted", "Refused"])
+
     def test_helo_that_is_refused(self):
         talk = Talk()
         talk.hear(GREETING, b"502 no\r\n", b"502 no\r\n")
