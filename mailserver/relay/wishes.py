@@ -11,6 +11,8 @@ from mailserver.mail.envelope import Envelope
 __all__ = ["NO_WISHES", "TLSWishes", "wishes_of"]
 
 NAME = b"tls-required"
+SMALL_OCTETS = 8192
+SEEN = re.compile(rb"\ntls-required", re.IGNORECASE)
 FIELD = re.compile(rb"^tls-required[ \t]*:[ \t\r\n]*(\S*)[ \t]*\r?$", re.MULTILINE)
 
 
@@ -38,6 +40,10 @@ def wishes_of(envelope: Envelope, content: Content) -> TLSWishes:
 
 def _says_no(content: Content) -> bool:
     """Section 3: one field with the value "No".  Several, or any other value, say nothing."""
+    data = content.data
+    if data is not None and len(data) <= SMALL_OCTETS and not content.prefix and SEEN.search(data) is None:
+        if data[: len(NAME)].lower() != NAME:
+            return False  # most mail: found out without looking for the end of the header
     try:
         head = content.lower_head
     except OSError:  # whoever sends it will see
