@@ -16,7 +16,8 @@ SECONDS = 10.0
 
 def dns_notes(configuration: Configuration) -> list[str]:
     """A sentence for each server whose AD bit does not count, where mail goes out and nobody has ordered that.  Asks them."""
-    if configuration.relay.use not in ("mx", "smarthost") or configuration.dns.trust != "auto":
+    sends = configuration.relay.use in ("mx", "smarthost") or bool(configuration.route)
+    if not sends or configuration.dns.trust != "auto":
         return []
     from twisted.internet import reactor
 

@@ -10,7 +10,7 @@ No I/O: `examination` is a generator that yields questions and is sent what came
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Examination", "ServerFinding", "ProbeAnswer", "ProbeNames", "ProbeQuestion", "Validation", "examination"]
@@ -82,12 +82,10 @@ def examination(names: ProbeNames) -> Examination:
         return ServerFinding(Validation.UNKNOWN, failure)
     if not shown:
         return ServerFinding(Validation.DOES_NOT, f"{', '.join(names.signed)} came without the AD bit")
-    unsigned_is_told_apart = False
-    for name in names.unsigned:
-        answer = yield ProbeQuestion(name)
-        if answer.authenticated:
-            return ServerFinding(Validation.LIES, f"{name} is not signed, and came with the AD bit")
-        unsigned_is_told_apart = unsigned_is_told_apart or not answer.failure
+    name, answer = yield from _first_told(names.unsigned)
+    if answer.authenticated:
+        return ServerFinding(Validation.LIES, f"{name} is not signed, and came with the AD bit")
+    unsigned_is_told_apart = bool(name)
     refused = passed_on = ""
     for name in names.bogus:
         answer = yield ProbeQuestion(name)
@@ -103,3 +101,12 @@ def examination(names: ProbeNames) -> Examination:
     if refused and unsigned_is_told_apart:  # some forwarders know nothing of CD, and the name may have no server any more
         return ServerFinding(Validation.VALIDATES, f"{shown} is authenticated, {refused} fails")
     return ServerFinding(Validation.UNKNOWN, "no bogus name could be asked for")
+
+
+def _first_told(names: Sequence[str]) -> Generator[ProbeQuestion, ProbeAnswer, tuple[str, ProbeAnswer]]:
+    """The first name that the server answers for; "" where there is none."""
+    for name in names:
+        answer = yield ProbeQuestion(name)
+        if not answer.failure:
+            return name, answer
+    return "", ProbeAnswer()

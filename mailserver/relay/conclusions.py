@@ -60,7 +60,8 @@ class TLSRefusal(Reply):
 class Conclusion:
     """The outcome, why, and the peer's or the library's own words.  `may_go_on`: mail may go over this connection.
 
-    `may_retry`: what has failed could work with a smaller hello, since nothing was said of the certificate.
+    `may_retry`: what has failed could work with a smaller hello, since nothing was said of the certificate.  `demanded` says why
+    anything was demanded, where it is not the configuration that did.
     """
 
     outcome: TLSOutcome
@@ -68,11 +69,13 @@ class Conclusion:
     detail: str = ""
     may_go_on: bool = True
     may_retry: bool = False
+    demanded: str = ""
 
     @property
     def refusal(self) -> Reply:
         """The reply for those who wait for the host, where mail may not go on: deferred, and why."""
-        lines = (f"TLS is demanded: {self.why}" + (f": {self.detail}" if self.detail else ""),)
+        demanded = f"TLS is demanded ({self.demanded})" if self.demanded else "TLS is demanded"
+        lines = (f"{demanded}: {self.why}" + (f": {self.detail}" if self.detail else ""),)
         if self.outcome in (TLSOutcome.NOT_OFFERED, TLSOutcome.REFUSED):
             return TLSRefusal.heard(451, "4.7.4", lines)
         if self.outcome is TLSOutcome.HANDSHAKE_FAILED:
@@ -125,7 +128,7 @@ def concluded(demand: Demand, facts: HandshakeFacts) -> Conclusion:
     broken = fault is TLSFault.HANDSHAKE
     is_looked_at = demand.mode in (TLSMode.VERIFIED, TLSMode.DANE)
     is_only_told = not is_looked_at if fault in OF_CERTIFICATE else demand.allows_clear and not broken
-    return Conclusion(outcome, fault.value, facts.detail, may_go_on=is_only_told, may_retry=broken)
+    return Conclusion(outcome, fault.value, facts.detail, may_go_on=is_only_told, may_retry=broken, demanded=demand.why)
 
 
 def _of_policy(demand: Demand) -> Conclusion:

@@ -208,6 +208,8 @@ class Peers(TestCase):
                 self.assertTrue(all(encrypted for encrypted, _ in sink.messages), note)
             else:
                 self.assertIsInstance(outcome, Delayed, note)
+                if case.fate is REFUSED and case.tls != "garbage":
+                    self.assertIn("TLS is demanded (", str(outcome), note)
             if case.fate in (REFUSED, BARRED) or case.served_by:
                 self.assertEqual(self.sinks[label].messages, [], note)
             if case.forged or case.fate is BARRED:
