@@ -40,6 +40,7 @@ In the order in which they are read:
 * `learn`: ``mailserver learn``: teaches the filter ``bayes``, that of a server that runs or in its files
 * `contacts`: ``mailserver contacts``: whom users have to do with, and mail from strangers that is held for them
 * `expect`: ``mailserver expect``: mail that a user waits for
+* `suppression`: ``mailserver suppression``: addresses that accounts write to no more, since they do not exist
 * `subaddress`: ``mailserver subaddress``: addresses that are for one sender each, and can be closed
 * `lockouts`: ``mailserver lockouts``: who may not log in now, and how to let them
 * `status`: ``mailserver status``: what the running server is doing, in figures

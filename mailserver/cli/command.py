@@ -35,6 +35,7 @@ COMMANDS = {
     "contacts": "whom users have to do with; accept or refuse mail from strangers that is held",
     "expect": "take a user's mail without delay for a while",
     "subaddress": "addresses such as alice+shop@, each for one sender: open, close and list them",
+    "suppression": "addresses that accounts write to no more, since they do not exist: list, add and remove them",
     "records": "list, export and import what components keep of people",
     "smarthost": "log in at the smarthost with OAuth, and look at the token",
     "tls-override": "say for a time what TLS a domain's hosts must have",

@@ -49,6 +49,9 @@ In the order in which they are read:
 * `subaddress_book`: subaddresses that users have given to somebody, in the records
 * `subaddress_commands`: what people may do with them
 * `subaddresses`: who writes to one that was given to somebody else; those that are closed are refused
+* `suppression_book`: addresses that an account writes to no more, in the records
+* `suppression_commands`: what people may do with them
+* `suppression`: refuses them at RCPT, and learns from what their hosts say
 * `scores`: adds up the scores of what the others have found: a tag, Junk, held, later or no, by thresholds
 * `spf`: asks whether the peer may send for the domain (RFC 7208)
 * `signed_content`: what has to be known to verify signatures: the body's hashes, and keys

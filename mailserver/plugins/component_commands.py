@@ -22,10 +22,11 @@ __all__ = ["FACES", "OWN_COMMANDS", "Refusal", "carry_out", "checked_commands", 
 # What `mailserver` itself understands: a component of such a name could not be reached.
 OWN_COMMANDS = frozenset(
     "alias backup check checkpassword contacts decode dkim dmarc domain expect explain learn list lockouts manual plugins "
-    "quarantine queue record records replay restore route sendmail sink smarthost srs status subaddress tls-override "
+    "quarantine queue record records replay restore route sendmail sink smarthost srs status subaddress suppression tls-override "
     "tlsrpt user".split()
 )
-FACES = {"contacts": ("filter", "contacts")}  # which of these ask a component that may be called so: its kind and its `use`
+# Which of these ask a component that may be called so: its kind and its `use`.
+FACES = {"contacts": ("filter", "contacts"), "suppression": ("filter", "suppression")}
 COMMANDS_MOST = 50
 ARGUMENTS_MOST = 20
 DEADLINE_MOST = 3600.0

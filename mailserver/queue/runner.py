@@ -36,7 +36,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from mailserver.interfaces import Clock
-from mailserver.mail.answers import Delivered, Outcome, Remote
+from mailserver.mail.answers import Delayed, Delivered, Failed, Outcome, Remote
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import UnsoundOutcome, clean_text, outcome_of
@@ -415,7 +415,10 @@ class Runner:
             entry, destination, outcome, why, now=self._clock.seconds(), chance=chance, since=self._since()
         )
         step = "deferred" if attempt.state is EntryState.DEFERRED else "failed"
-        self._tell(entry, destination, step, note=attempt.note, reply=str(attempt.reply))
+        said: dict[str, str] = {}
+        if isinstance(outcome, Delayed | Failed) and outcome.peer:  # its own word, and to what
+            said = {"peer": outcome.peer, "phase": outcome.phase}
+        self._tell(entry, destination, step, note=attempt.note, reply=str(attempt.reply), **said)
         self._count(step, 1)
         if entry.attempts is None:
             entry.attempts = {}

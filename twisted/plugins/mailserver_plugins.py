@@ -284,6 +284,13 @@ reputation = Shipped(
     target="mailserver.filters.reputation:factory",
 )
 
+suppression = Shipped(
+    name="suppression",
+    summary="Keeps accounts from writing to mailboxes that do not exist, after their hosts have said so on two days.",
+    provides=(IRecipientFilter, IAttemptFilter, IObserver),
+    target="mailserver.filters.suppression:factory",
+)
+
 subaddresses = Shipped(
     name="subaddresses",
     summary="Knows to whom users have given an address of its own (alice+shop@), and refuses those that are closed.",
