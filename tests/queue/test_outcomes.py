@@ -49,6 +49,16 @@ class Answers(QueueCase):
     def commit_to(self, queue, id, destination):
         return Deferred.fromCoroutine(self.commit(queue, destination, id=id))
 
+    async def test_a_step_says_which_host_has_said_so_and_to_what(self):
+        await self.both({0: Delayed(BUSY, "", "mx.example", "RCPT")})
+        (fields,) = [fields for _, step, fields in self.steps.noted if step == "deferred"]
+        self.assertEqual((fields["peer"], fields["phase"]), ("mx.example", "RCPT"))
+
+    async def test_a_step_with_our_own_words_names_no_host(self):
+        await self.both({0: Delayed(BUSY, "not tried", "", "MAIL")})
+        (fields,) = [fields for _, step, fields in self.steps.noted if step == "deferred"]
+        self.assertFalse({"peer", "phase"} & set(fields))
+
     async def test_a_surrogate_in_a_note_is_kept_in_words_and_holds_up_nobody(self):
         found = await self.both({0: Delayed(BUSY, "caf\udce9", "p\udce9er", "RC\udcffPT", ("<< \udcff",))})
         self.assertEqual((found.state, found.reply, found.note), ("deferred", str(BUSY), "caf\\udce9"))
