@@ -26,7 +26,7 @@ from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.contacts import contact_doubts
 from mailserver.cli.dkim import PUBLISHED_SECONDS
 from mailserver.cli.dmarc import report_doubts
-from mailserver.cli.dns_notes import dns_notes
+from mailserver.cli.dns_notes import dns_notes, reverse_name_notes
 from mailserver.cli.learn import unlearnt_moves
 from mailserver.cli.lists import entries_by_claim
 from mailserver.cli.output import Unable, as_json, say
@@ -97,7 +97,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.warnings += token_doubts(configuration)
         look.warnings += srs_doubts(configuration)
         look.notes += srs_notes(configuration)
-        look.notes += dns_notes(configuration)
+        look.notes += dns_notes(configuration) + reverse_name_notes(configuration)
     look.at_plugins(catalogue)
     if options.json:
         as_json({"faults": [asdict(fault) for fault in look.faults], "warnings": look.warnings, "notes": look.notes})

@@ -72,7 +72,8 @@ class HopKeys(Options):
     ip: Literal["any", "ipv4", "ipv6"] = "any"
     """Which addresses of a host are used."""
     prefer: Literal["any", "ipv4", "ipv6"] = "any"
-    """Which addresses of a host are tried first; `any`: IPv4."""
+    """Which addresses of a host are tried first; `any`: IPv4. Where our IPv6 address has no confirmed reverse name, IPv6 is left
+    out for mail exchangers that have IPv4, unless `ip` or this says `ipv6`."""
     source_ipv4: Annotated[str, AfterValidator(_address(ipaddress.IPv4Address))] | None = None
     """Our own address on IPv4 connections."""
     source_ipv6: Annotated[str, AfterValidator(_address(ipaddress.IPv6Address))] | None = None

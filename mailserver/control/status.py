@@ -68,6 +68,8 @@ class StatusCommands:
         relays = [one["counts"] for one in described if one["kind"] == "relay" and "counts" in one]
         if relays:
             figures["relay"] = relays[0]
+        if server.relay is not None and server.relay.own_ipv6 is not None and (facts := server.relay.own_ipv6.facts):
+            figures["ipv6"] = dict(facts)
         signing = [one["counts"] for one in described if "records_missing" in one.get("counts", ())]
         if signing:
             figures["dkim"] = signing[0]

@@ -15,6 +15,7 @@ from mailserver.interfaces import IComponentFactory, IConcurrentDelivery, Servic
 from mailserver.relay.connections import Connections
 from mailserver.relay.conversion_forms import EightBit
 from mailserver.relay.delivery import Relay
+from mailserver.relay.own_ipv6 import OwnIPv6
 from mailserver.relay.pace_options import PaceKeys, pace_table
 from mailserver.relay.pool import PoolLimits
 from mailserver.relay.route_maker import RouteMaker
@@ -155,8 +156,17 @@ class ConfiguredRelay(Relay):
         if services.tls_results is not None:
             connections.tls_seen.append(telling(services.tls_results.tell))
             self.barred_seen = telling_barred(services.tls_results.tell)
+        if services.resolver is not None:
+            self.own_ipv6 = OwnIPv6(
+                resolver=services.resolver, clock=services.clock, sources=self._open_sources, changed=self.forget_order
+            )
         self._follow(use, options, ())
         self.takes_hosts = use != "smarthost"  # the password is for the smarthost alone
+
+    def _open_sources(self) -> list[str]:
+        """Our addresses for connections by domain for which nobody has said which family to use."""
+        ways = [way for way in self.routes.ways if way.by_domain and way.refusal is None]
+        return [way.connect_settings.source_ipv6 for way in ways if way.connect_settings.leaves_family_open]
 
     def configure(self, use: str, options: Any, tables: Sequence[RouteTable]) -> None:
         """Go on by these, for attempts and connections that begin from now on.  No errors: they were checked.
@@ -179,6 +189,8 @@ class ConfiguredRelay(Relay):
         routes = maker.routes(next_hop_of_relay(use, options), tables)
         most = options.recipients if isinstance(options, RelayOptions) else MXOptions().recipients
         self.follow(routes, tokens=maker.tokens, sts=maker.sts, recipients_most=most)
+        if self.own_ipv6 is not None:
+            self.own_ipv6.look()
 
 
 @implementer(IComponentFactory)

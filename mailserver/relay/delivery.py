@@ -44,6 +44,7 @@ from mailserver.relay.connections import Connections
 from mailserver.relay.destination_states import destination_states
 from mailserver.relay.explored import explored_hosts, explored_override, explored_sts
 from mailserver.relay.hosts import Host, HostBook, Hosts
+from mailserver.relay.own_ipv6 import OwnIPv6
 from mailserver.relay.route_settings import ConnectSettings, RouteSettings
 from mailserver.relay.security import Barred, TLSOverride
 from mailserver.relay.sts_keeper import STSKeeper
@@ -128,6 +129,7 @@ class Relay:
     stores = True
     log = Logger()
     _is_running = False
+    own_ipv6: OwnIPv6 | None = None  # where it is to be looked at
 
     def __init__(
         self,
@@ -175,10 +177,14 @@ class Relay:
             keeper.start()
         if self._sts is not None:
             self._sts.start()
+        if self.own_ipv6 is not None:
+            self.own_ipv6.start()
 
     async def stop(self) -> None:
         """Stop.  Running transactions have a few seconds to end."""
         self._is_running = False
+        if self.own_ipv6 is not None:
+            self.own_ipv6.stop()
         await DeferredList([Deferred.fromCoroutine(keeper.stop()) for keeper in self._tokens], consumeErrors=True)
         if self._sts is not None:
             await self._sts.stop()
@@ -195,7 +201,7 @@ class Relay:
     ) -> None:
         """From now on these routes hold, for each attempt that begins.  What is under way ends as it began."""
         self.routes = routes
-        self._last_way = None
+        self.forget_order()
         self._recipients_most = recipients_most or self._recipients_most
         before, self._tokens = self._tokens, tuple(tokens)
         is_new, self._sts = sts is not self._sts, sts
@@ -209,6 +215,10 @@ class Relay:
         for keeper in before:
             if keeper not in self._tokens:
                 Deferred.fromCoroutine(keeper.stop()).addErrback(self._stumbled)
+
+    def forget_order(self) -> None:
+        """Decide anew which addresses are tried in which order."""
+        self._last_way = None
 
     async def flush(self) -> None:
         """Do nothing: the host that took a message keeps it durably."""
@@ -436,12 +446,16 @@ class Relay:
 
     def _targets(self, settings: RouteSettings, hosts: Hosts, wishes: TLSWishes) -> Targets:
         override = self._override(hosts)
+        connect, own = settings.connect_settings, self.own_ipv6
+        spares_ipv6 = (
+            own is not None and settings.by_domain and connect.leaves_family_open and own.is_missing(connect.source_ipv6)
+        )
         if wishes is not NO_WISHES or override is not None:
-            return settings.connect_settings.targets(hosts, self._chance, wishes, override)
+            return connect.targets(hosts, self._chance, wishes, override, spares_ipv6=spares_ipv6)
         last = self._last_way
         if last is not None and last[0] is hosts and last[1] is settings:
             return self._last_targets
-        targets = settings.connect_settings.targets(hosts, self._chance)
+        targets = connect.targets(hosts, self._chance, spares_ipv6=spares_ipv6)
         if all(len(group) == 1 for group in hosts.groups):  # one order, which holds as long as the hosts
             self._last_way, self._last_targets = (hosts, settings), targets
         return targets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,23 +54,31 @@ class ConnectSettings:
         return (self.login, self.certificate, self.implicit_tls)
 
     def targets(
-        self, hosts: Hosts, chance: random.Random, wishes: TLSWishes = NO_WISHES, override: TLSOverride | None = None
+        self,
+        hosts: Hosts,
+        chance: random.Random,
+        wishes: TLSWishes = NO_WISHES,
+        override: TLSOverride | None = None,
+        *,
+        spares_ipv6: bool = False,
     ) -> Targets:
         """The addresses in the order in which they are tried, with what is demanded there.
 
+        With `spares_ipv6` the IPv6 addresses of the Internet are left out where there are IPv4 addresses, too.
         A message with REQUIRETLS is tried at all of them: one that takes it may be the last.
         """
         by_host: list[list[Target]] = []
         barred: list[Barred] = []
         identity = self.identity
         ours = self.login, self.implicit_tls, self.certificate, self.names_host, self.route
+        spares_ipv6 = spares_ipv6 and any(":" not in one for group in hosts.groups for host in group for one in host.addresses)
         for host in hosts.in_order(chance):
             demand = self.demand(hosts, host, wishes, override)
             if isinstance(demand, Barred):
                 barred.append(demand)
                 continue
             targets = []
-            for address in self._addresses(host):
+            for address in self._addresses(host, spares_ipv6):
                 source = self.source_ipv6 if ":" in address else self.source_ipv4
                 key = Key(address, host.port or self.port, demand.value, source, identity)
                 targets.append(Target(host.name, key, demand, *ours))
@@ -94,9 +103,16 @@ class ConnectSettings:
             override=override,
         )
 
-    def _addresses(self, host: Host) -> Sequence[str]:
+    @property
+    def leaves_family_open(self) -> bool:
+        """Whether nobody has said that IPv6 shall be used, or that it shall not."""
+        return self.ipv4 and self.ipv6 and self.prefer != "ipv6"
+
+    def _addresses(self, host: Host, spares_ipv6: bool) -> Sequence[str]:
         """Those of the host that are used, in their order."""
         addresses: Sequence[str] = host.addresses
+        if spares_ipv6:
+            addresses = [one for one in addresses if ":" not in one or not ipaddress.ip_address(one).is_global]
         if not (self.ipv4 and self.ipv6):
             addresses = [one for one in addresses if (self.ipv6 if ":" in one else self.ipv4)]
         if self.prefer == "any":
