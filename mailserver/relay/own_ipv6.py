@@ -35,7 +35,7 @@ class ReverseName(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LookedUpName:
     """Of one address; `why` in words."""
 
     address: str
@@ -53,18 +53,18 @@ def kernels_address(connect_to: str = FAR) -> str:
         return ""
 
 
-async def found_out(address: str, resolver: IResolver) -> Finding:
+async def found_out(address: str, resolver: IResolver) -> LookedUpName:
     """Ask the DNS about an address."""
     ip = ipaddress.ip_address(address)
     if not ip.is_global:
-        return Finding(address, ReverseName.UNKNOWN, "is no address of the Internet")
+        return LookedUpName(address, ReverseName.UNKNOWN, "is no address of the Internet")
     try:
         names = await confirmed_names(ip, resolver.query)
     except LookupFailed as error:
-        return Finding(address, ReverseName.UNKNOWN, f"the DNS does not say: {error}")
+        return LookedUpName(address, ReverseName.UNKNOWN, f"the DNS does not say: {error}")
     if names:
-        return Finding(address, ReverseName.CONFIRMED, f"is {names[0]}")
-    return Finding(address, ReverseName.MISSING, "has no reverse name that leads back to it")
+        return LookedUpName(address, ReverseName.CONFIRMED, f"is {names[0]}")
+    return LookedUpName(address, ReverseName.MISSING, "has no reverse name that leads back to it")
 
 
 class OwnIPv6:
@@ -87,7 +87,7 @@ class OwnIPv6:
         self._sources = sources
         self._changed = changed
         self._kernels = kernels
-        self._found: dict[str, Finding] = {}
+        self._found: dict[str, LookedUpName] = {}
         self._timer: Any = None
         self._looking: Deferred[None] | None = None
         self._is_running = False
@@ -124,7 +124,7 @@ class OwnIPv6:
         looking.addErrback(self._stumbled).addBoth(lambda _: self._again())
 
     async def _look(self) -> None:
-        found: dict[str, Finding] = {}
+        found: dict[str, LookedUpName] = {}
         for source in set(self._sources()):
             address = source or self._kernels()
             if address:
