@@ -199,10 +199,10 @@ class Policy:
         forward = self._configuration.forward
         server.return_paths.former = forward.former_secrets or ""
         server.forwards.rules = ForwardRules(forward.srs, forward.domain or "")
-        server.attempts.use(self._before)
         server.report_policies.use(self._report_policies, self.generation)
         server.readers.use(self._readers, self.generation)
         server.serve_with(self.router, self._judging, self.generation)
+        server.attempts.use(self._before)  # last: what has waited for it leaves by aliases that the router has to know
         server.certificates = self.certificates
         show_filters(self._bound, server.register)
 

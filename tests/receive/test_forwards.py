@@ -97,6 +97,24 @@ class Bounces(ForwardCase):
         path = self.path()
         self.assertEqual(self.send(sender=None, recipients=[path]).code, 250)
 
+    def test_bounces_come_home_to_each_domain_in_which_return_paths_may_be(self) -> None:
+        names = '[domain."example.com"]\nsame_as = "example.org"\n[domain."*.example.net".aliases]\nsales = "ann@far.example"\n'
+        self.house(names)
+        for recipient, domain in (
+            ("sales@example.com", "example.com"), ("sales@eu.example.net", "eu.example.net"), ("sales+x@example.org", "example.org"),
+        ):  # fmt: skip
+            self.assertEqual(self.send(recipients=[recipient]).code, 250)
+            self.sent_to("ann@far.example")
+            path = str(self.steps("forwarded")[-1]["return_path"])
+            self.assertEqual(path.rpartition("@")[2], domain)
+            self.assertEqual(self.send(sender=None, recipients=[path]).code, 250)
+        host = self.server.configuration.hostname
+        self.house(f'[forward]\ndomain = "{host}"\n')
+        path = self.path()
+        self.assertEqual(path.rpartition("@")[2], host)
+        self.assertEqual(self.send(sender=None, recipients=[path]).code, 250)
+        self.assertEqual(self.send(sender=None, recipients=["alice@" + host]).code, 550)
+
     def test_what_is_put_aside_does_not_leave(self) -> None:
         self.house()
         self.assertEqual(self.send(sender="aside@sender.example", recipients=["both@example.org"]).code, 250)

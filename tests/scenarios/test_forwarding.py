@@ -80,7 +80,6 @@ class Forwarding(ScenarioCase):
         self.assertEqual(self.bounce(front, path, "x@far.example"), [250, 550])
         forged = path.replace("=bob@", "=victim@")
         self.assertEqual(self.bounce(front, forged), [250, 550])
-        self.assertEqual(front.command("route", forged).returncode, 1)
         for what in ("a return path takes bounces alone", "was not made here, or was changed"):
             self.assertIn(what, front.log())
 
@@ -88,19 +87,23 @@ class Forwarding(ScenarioCase):
         self.assertEqual([oct(one.stat().st_mode & 0o777) for one in (keys, *keys.iterdir())], ["0o700", "0o400"])
 
         # What the next host refuses is not told to a sender whom nobody has proved; it stays, failed.
-        self.assertEqual(front.send(b"Subject: spam\r\n\r\nbuy", sender="bob@sender.example", to="gone@example.org").code, 250)
-        wait_until(lambda: json.loads(front.command("queue", "list", "--state", "failed", "--json").stdout), front.log)
-        [failed] = json.loads(front.command("queue", "list", "--state", "failed", "--json").stdout)
-        self.assertEqual(failed["destinations"][0]["destination"], "nobody@far.example")
-        self.assertIn("its sender is not told", front.command("queue", "show", failed["id"]).stdout)
+        spam = front.send(b"Subject: spam\r\n\r\nbuy", sender="bob@sender.example", to="gone@example.org")
+        wait_until(lambda: f"{spam.id} failed " in front.log(), front.log)
+        shown = front.command("queue", "show", spam.id).stdout
+        self.assertIn("its sender is not told", shown)
+        self.assertIn("nobody@far.example", shown)
         self.assertEqual(len(far.messages("bob")), 1)
 
         # A sender without room in a local part is found again after a restart.
         self.assertEqual(front.send(b"Subject: long\r\n\r\nhello", sender=LONG, to="sales@example.org").code, 250)
         path = self.return_path(far, 2)
         self.assertLessEqual(len(path.rpartition("@")[0]), 64)
+        far.stop()
+        self.assertEqual(front.send(b"Subject: waits\r\n\r\nhello", sender="bob@sender.example", to="sales@example.org").code, 250)
         front.kill()
+        far.restart()
         front.restart()
+        self.assertRegex(self.return_path(far, 3), r"\ASRS0=.*=bob@example\.org\Z")  # also what waited for the start
         self.assertEqual(self.bounce(front, path), [250, 250, 354, 250])
         self.assertEqual(len(far.wait_for_mail("l" * 64)), 1)
         found = json.loads(front.command("route", path, "--json").stdout)
