@@ -14,7 +14,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-__all__ = ["free_port"]
+__all__ = ["free_port", "own_loopback"]
 
 _given: set[int] = set()  # the locks of this process do not shut itself out
 _file: list[int] = []
@@ -29,6 +29,12 @@ def free_port(host: str = "127.0.0.1") -> int:
         if port not in _given and _lock(port) and _is_free(host, port):
             _given.add(port)
             return port
+
+
+def own_loopback(number: int) -> str:
+    """A loopback address that no other process of the tests uses: for servers whose port is fixed.  `number` is from 1 to 99."""
+    pid = os.getpid()
+    return f"127.{100 + number}.{pid // 250 % 250 + 1}.{pid % 250 + 1}"
 
 
 def _lock(port: int) -> bool:

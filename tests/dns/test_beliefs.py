@@ -14,7 +14,9 @@ from mailserver.dns import NameServer, ProbeNames, Resolver, Trust
 from mailserver.dns.beliefs import Beliefs
 from mailserver.dns.validation import ProbeAnswer, ProbeQuestion
 from mailserver.mail.dns_records import LookupFailed, ServerAddress
+from tests.dns.liar import Liar
 from tests.dnssec import SignedWorld, Zone, shared
+from tests.ports import own_loopback
 from tests.requires import require_root
 
 NAMES = ProbeNames(("s",), ("u",), ("b",))
@@ -174,22 +176,6 @@ def zones() -> dict[str, Zone]:
     return {"secure.example": Zone(["@ MX 10 mx", "mx A 127.0.0.2"])}
 
 
-class Liar(DatagramProtocol):
-    """Passes every question on to another server, and sets the AD bit in every answer."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.partition(":")
-        self.upstream = host, int(port)
-        self.asking: dict[bytes, Any] = {}
-
-    def datagramReceived(self, data: bytes, peer: Any) -> None:
-        if peer != self.upstream:
-            self.asking[data[:2]] = peer
-            self.transport.write(data, self.upstream)
-        elif data[:2] in self.asking:
-            self.transport.write(data[:3] + bytes([data[3] | 0x20]) + data[4:], self.asking.pop(data[:2]))
-
-
 class RealServers(TestCase):
     NAMES = ProbeNames(("signed.probe",), ("unsigned.probe",), ("bogus.probe",))
 
@@ -214,13 +200,13 @@ class RealServers(TestCase):
 
     async def test_where_resolv_conf_names_another_it_is_examined_before_anything_else_is_asked(self) -> None:
         path, now = self.mktemp(), [0.0]
-        host = "127.53.78.1"
+        host = own_loopback(2)
         require_root("port 53")
         world = SignedWorld(zones(), f"{host}@53")
         self.addCleanup(world.stop)
         world.start()
         with open(path, "w") as file:
-            file.write("nameserver 127.53.78.2\n")
+            file.write(f"nameserver {own_loopback(3)}\n")
         resolver = Resolver(
             reactor=reactor, resolv_conf=path, probe_names=self.NAMES, seconds=lambda: reactor.seconds() + now[0]
         )

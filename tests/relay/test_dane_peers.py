@@ -24,8 +24,9 @@ from mailserver.mail.content import Content
 from mailserver.mail.dns_records import TLSA, ServerAddress
 from mailserver.relay import library
 from mailserver.relay.delivery import ConnectSettings
+from tests.dns.liar import Liar
 from tests.dnssec import Signing, Zone, shared
-from tests.ports import free_port
+from tests.ports import free_port, own_loopback
 from tests.relay.test_sockets import MESSAGE, ServerSide, Sink
 from tests.requires import require_root, require_tool
 from tests.trust.chains import Link, chain_of, self_signed, tlsa
@@ -42,7 +43,7 @@ POSTFIX = {  # what posttls-finger says; where it gets no TLS it says nothing of
 }
 
 
-NAME_SERVER = "127.53.77.1"  # programs that use the C library ask at port 53
+NAME_SERVER = own_loopback(1)  # programs that use the C library ask at port 53
 
 
 @dataclass
@@ -189,9 +190,9 @@ class Peers(TestCase):
         (outcome,) = await library.send(relay, Address("sender", "example.net"), [recipient], Content.of(MESSAGE))
         return outcome
 
-    async def relay(self, make: Any, **more: Any) -> Any:
+    async def relay(self, make: Any, server: str = "", **more: Any) -> Any:
         settings = ConnectSettings(port=self.port)
-        resolver = await self.resolver(self.world.address)
+        resolver = await self.resolver(server or self.world.address)
         relay = make(reactor=reactor, hostname="us.example", resolver=resolver, connect_settings=settings, **more)
         await relay.start()
         self.addCleanup(lambda: ensureDeferred(relay.stop()))
@@ -222,6 +223,16 @@ class Peers(TestCase):
             self.assertIsInstance(outcome, kind, outcome.note)
             self.assertIn("DANE" if kind is Delivered else "TLSA", str(outcome))
         self.assertEqual([len(self.sinks[label].messages) for label in ("ee311", "mismatch", "forged")], [2, 0, 0])
+
+    async def test_by_a_resolver_that_lies_about_ad_or_does_not_validate_no_record_counts(self) -> None:
+        liar = reactor.listenUDP(0, Liar(self.world.not_validating()), interface="127.0.0.1")
+        self.addCleanup(liar.stopListening)
+        for server in (self.world.not_validating(), f"127.0.0.1:{liar.getHost().port}"):
+            relay = await self.relay(library.mx_relay, server)
+            for label in ("unsigned", "mismatch", "bogus"):
+                outcome = await self.sent(relay, label)
+                self.assertIsInstance(outcome, Delivered, f"{label}: {outcome}")
+                self.assertNotIn("DANE", outcome.note)
 
     async def test_postfix_finds_the_same(self) -> None:
         require_root("/etc/resolv.conf of another name server")
