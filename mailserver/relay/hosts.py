@@ -42,6 +42,7 @@ KEEP_SECONDS_MOST = 300.0
 KEEP_FAULT_SECONDS = 30.0  # less than the queue's first pause
 DOMAINS_KEPT = 10_000
 
+NOT_SURE = TLSAAnswer(why="the MX answer is not secure, or the name server is not believed")
 NULL_MX = Reply.of(556, "5.1.10", "The domain takes no mail (null MX)")
 NO_DOMAIN = Reply.of(550, "5.1.2", "The domain does not exist")
 NO_LITERAL = Reply.of(550, "5.1.3", "The address literal is of no kind that is known here")
@@ -197,7 +198,7 @@ async def _with_addresses(
 async def _host(name: str, way: _Way, resolver: IResolver) -> tuple[Host, float, str]:
     """The host, for how many seconds that is good, and why a look-up of its addresses failed, or ""."""
     found = await _addresses(name, resolver)
-    ttl, tlsa = found.ttl_seconds, NO_TLSA
+    ttl, tlsa = found.ttl_seconds, NOT_SURE
     if way.is_sure:
         tlsa, tlsa_ttl = await tlsa_of(name, found, next_hops=way.names, port=way.port, resolver=resolver)
         if tlsa.state is TLSAState.FAILED:

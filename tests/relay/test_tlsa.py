@@ -11,7 +11,7 @@ from mailserver.mail.answers import Delayed
 from mailserver.mail.dns_records import TLSA, Answer, LookupFailed, ServerAddress
 from mailserver.relay.hosts import Host, HostBook, Hosts, Unroutable, domain_hosts, named_hosts
 from mailserver.testing import FakeResolver
-from mailserver.trust.dane import NO_TLSA, TLSAState
+from mailserver.trust.dane import TLSAState
 from tests.dnssec import SignedWorld, Signing, Zone, shared
 from tests.trust.chains import chain_of, self_signed, tlsa
 
@@ -120,7 +120,9 @@ class Lookups(TestCase):
         resolver = await self.resolver()
         for domain in ("plain.example", "borrowed.example"):
             found = await domain_hosts(domain, resolver=resolver)
-            self.assertEqual((found.is_authentic, {host.tlsa for group in found.groups for host in group}), (False, {NO_TLSA}))
+            states = {host.tlsa.state for group in found.groups for host in group}
+            self.assertEqual((found.is_authentic, states), (False, {TLSAState.NONE}))
+            self.assertIn("MX answer is not secure", found.groups[0][0].tlsa.why)
         self.assertNotIn("TLSA", {kind for _, kind in resolver._cache._entries})
 
     async def test_a_forged_mx_answer_is_a_matter_of_later(self) -> None:
@@ -153,7 +155,7 @@ class Lookups(TestCase):
         for more in ({"trusted": False}, {"address": self.world.not_validating()}):
             resolver = await self.resolver(**more)  # type: ignore[arg-type]
             found = await domain_hosts("good.example", resolver=resolver)
-            self.assertEqual((found.is_authentic, found.groups[0][0].tlsa), (False, NO_TLSA))
+            self.assertEqual((found.is_authentic, found.groups[0][0].tlsa.state), (False, TLSAState.NONE))
             self.assertEqual(resolver.counts.queries, 5, "MX, and A and AAAA of two hosts")
 
 
