@@ -36,6 +36,8 @@ class ServerParts(Protocol):
 
     def relay_doubts(self) -> Sequence[str]: ...
 
+    def domain_table(self, domain: str) -> str: ...
+
     def meanings_heard(self) -> Sequence[HeardMeaning]: ...
 
 
@@ -55,6 +57,7 @@ def make_notes(
         relay_doubts=server.relay_doubts,
         meanings_heard=server.meanings_heard,
         is_own=lambda id: notes.is_own(id),
+        domain_table=server.domain_table,
         names=configuration.log.addresses == "full",
     )
     notes = Notes(

@@ -373,6 +373,10 @@ class Server:
         """A message of the queue, which has been read meanwhile."""
         await self.queue.verbs.carry_out(Order(Verb.RETRY, Selection(id), "its reader"), after=0, dry_run=False)
 
+    def domain_table(self, domain: str) -> str:
+        """Which `[domain]` table holds for a domain; "" where its mail is not delivered here, or that is not known yet."""
+        return self._router.table_of(domain) if self._has_policy else ""
+
     def _is_own_domain(self, domain: str) -> bool:
         return self._has_policy and self._router.is_own(domain)
 

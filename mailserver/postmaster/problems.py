@@ -26,6 +26,7 @@ class Problems:
     `relay_doubts()` are those about the log-in at a smarthost, `meanings_heard()` what large operators have said since the last
     look.
     `is_own(id)` says whether a message is a note itself.  `names`: whether notes may contain mail addresses.
+    `domain_table(domain)` is the configuration's table that holds for a domain: all below ``*.example.org`` are one.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Problems:
         meanings_heard: Callable[[], Sequence[HeardMeaning]] = tuple,
         is_own: Callable[[str], Awaitable[bool]],
         names: bool,
+        domain_table: Callable[[str], str] = str,
     ) -> None:
+        self._domain_table = domain_table
         self._clock = clock
         self._queue = queue
         self._missing = missing
@@ -147,9 +150,9 @@ class Problems:
         entries: Sequence[EntrySummary] = await self._queue.summaries(numbers)
         failed = [one for one in entries if one.state == "failed" and not await self._is_own(one.id)]
         self._queue.undeliverable.told({*numbers} - {number_of(one.id) for one in failed})
-        forwards = forwards_by_domain(failed)
+        forwards = forwards_by_table(failed, self._domain_table)
         of_forwards = {number_of(one.id) for group in forwards.values() for one, _ in group}
-        problems = [self._of_forwards(domain, group) for domain, group in forwards.items()]
+        problems = [self._of_forwards(table, group) for table, group in forwards.items()]
         return [*self._without_sender([one for one in failed if number_of(one.id) not in of_forwards]), *problems]
 
     def _without_sender(self, failed: Sequence[EntrySummary]) -> list[Problem]:
@@ -171,14 +174,14 @@ class Problems:
             )
         ]
 
-    def _of_forwards(self, domain: str, group: Sequence[tuple[EntrySummary, DestinationSummary]]) -> Problem:
+    def _of_forwards(self, table: str, group: Sequence[tuple[EntrySummary, DestinationSummary]]) -> Problem:
         """Refused by the next host, and their senders have not been told; whose alias it is shall know."""
 
         def told() -> None:
             self._queue.undeliverable.told({number_of(entry.id) for entry, _ in group})
 
         words = [
-            f"The next host has refused mail that aliases of {domain or 'this host'} send on. Its senders were not told: neither",
+            f"The next host has refused mail that aliases of {table or 'this host'} send on. Its senders were not told: neither",
             "SPF nor DMARC has shown that they had sent it, and a report would have gone to whoever was named.",
             "",
         ]
@@ -188,18 +191,27 @@ class Problems:
             words.append(f"... and {len(group) - NAMED} more")
         words += ["", "`mailserver queue show ID` says all of one. Where much of this is spam, the filters let too much through."]
         title = f"{len(group)} forwarded messages were refused" if len(group) > 1 else "a forwarded message was refused"
-        return Problem("forward", domain, title, tuple(words), told, Address("postmaster", domain))
+        to = Address("postmaster", domain_of(group[0][1]) if table else "")
+        return Problem("forward", table, title, tuple(words), told, to)
 
     def _named(self, entry: EntrySummary) -> list[str]:
         return [f"    {one.recipient}: {one.reply or one.note}" for one in entry.destinations if one.state == "failed"][:1]
 
 
-def forwards_by_domain(entries: Sequence[EntrySummary]) -> dict[str, list[tuple[EntrySummary, DestinationSummary]]]:
-    """What was refused behind aliases, and no sender is told of, by the alias's domain."""
+def forwards_by_table(
+    entries: Sequence[EntrySummary], table_of: Callable[[str], str]
+) -> dict[str, list[tuple[EntrySummary, DestinationSummary]]]:
+    """What was refused behind aliases, and no sender is told of, by the table of the alias's domain."""
     found: dict[str, list[tuple[EntrySummary, DestinationSummary]]] = {}
     for entry in entries:
         for one in entry.destinations:
             if one.quiet and one.state == "failed":
-                domain = one.recipient.rpartition("@")[2].lower() if "@" in one.recipient else ""
-                found.setdefault("" if domain.startswith("[") else domain, []).append((entry, one))
+                domain = domain_of(one)
+                found.setdefault(table_of(domain) if domain else "", []).append((entry, one))
     return found
+
+
+def domain_of(one: DestinationSummary) -> str:
+    """The alias's domain; "" where it has none, or a number."""
+    domain = one.recipient.rpartition("@")[2].lower() if "@" in one.recipient else ""
+    return "" if domain.startswith("[") else domain

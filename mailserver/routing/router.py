@@ -152,6 +152,13 @@ class Router:
         except AddressError:
             return False
 
+    def table_of(self, domain: str) -> str:
+        """The `[domain]` table that holds for a domain, such as ``*.example.org``; "" where its mail is not delivered here."""
+        try:
+            return self._domains.key_of(normal_domain(domain)) or ""
+        except AddressError:
+            return ""
+
     def is_return_path(self, address: Address) -> bool:
         """The address is a return path of forwarded mail, or looks like one: it takes bounces alone.  No errors."""
         paths = self._return_paths

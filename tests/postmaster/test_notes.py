@@ -267,6 +267,7 @@ class WithAQueue(ReportCase):
             meanings_heard=self.meanings.taken,
             is_own=lambda id: notes.is_own(id),
             names=names,
+            domain_table=lambda domain: "*.eu.example" if domain.endswith(".eu.example") else domain,
         )
         notes = Notes(
             hostname="mx.example.org",
@@ -348,6 +349,16 @@ class WithAQueue(ReportCase):
         silent = self.notes_of(queue, names=False)
         (message,) = await self.told(queue, silent)
         self.assertNotIn("Access denied", message.get_payload())
+
+    async def test_all_domains_of_one_table_have_one_note(self):
+        queue = await self.started()
+        notes = self.notes_of(queue)
+        for n in range(3):
+            self.relay.answers["sales"] = Failed(FULL)
+            await self.send(queue, forwarded("sales", f"{n}.eu.example"))
+        (message,) = await self.told(queue, notes)
+        self.assertEqual((message["To"], message["Subject"][-31:]), ("<postmaster@0.eu.example>", "forwarded messages were refused"))
+        self.assertIn("aliases of *.eu.example send on", message.get_payload())
 
     async def test_a_domain_without_postmaster_has_the_hosts(self):
         self.relay.answers["sales"] = Failed(FULL)
