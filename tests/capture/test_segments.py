@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
+from mailserver.capture import segments
 from mailserver.capture.files import CapturedFrame
 from mailserver.capture.segments import ACK, Segment, segment
 from tests.any_octets import any_octets
@@ -53,6 +54,27 @@ class Links(TestCase):
         one = found(101, ipv6("2001:db8::1", "2001:db8::25", hops + routing + options + fragment + authentication + TCP, 0))
         assert one is not None
         self.assertEqual(one.payload, SAID)
+
+    def test_a_packet_without_a_length_goes_to_the_end_of_its_frame(self) -> None:
+        for octets in (V4[:2] + bytes(2) + V4[4:], V6[:4] + bytes(2) + V6[6:]):
+            one = found(101, octets[:-4], len(octets))
+            assert one is not None
+            self.assertEqual((one.payload, one.missing), (SAID[:-4], 4))
+
+    def test_another_version_than_the_link_says_is_no_packet(self) -> None:
+        self.assertIsNone(found(1, ethernet(V4, 0x86DD)))
+        self.assertIsNone(found(1, ethernet(V6, 0x0800)))
+
+    @given(st.sampled_from([(1, ethernet(V4)), (113, bytes(14) + b"\x08\0" + V4), (101, V4), (101, V6), (1, ethernet(V4, tags=b"\x81\0\x45\x05"))]),
+           st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=2), st.integers(0, 90), st.integers(0, 4))  # fmt: skip
+    def test_the_shorter_way_finds_what_the_longer_one_does(self, frame: tuple[int, bytes], changes: list[tuple[int, int]], cut: int, more: int) -> None:
+        link, whole = frame
+        octets = bytearray(whole)
+        for at, octet in changes:
+            octets[min(at, len(octets) - 1)] = octet
+        kept = bytes(octets[: max(0, len(octets) - cut)])
+        one = CapturedFrame(0, link, kept, len(octets) + more)
+        self.assertEqual(segment(one), segments._found(one))
 
     def test_the_filling_of_a_short_frame_is_no_payload(self) -> None:
         empty = ethernet(ipv4("192.0.2.1", "192.0.2.25", tcp(1, 2, 3, 4, ACK, b"")) , 0x0800) + bytes(10)
