@@ -212,6 +212,7 @@ class Securing:
             match,
             fault,
             detail,
+            summary_of(chain[0]) if chain else "",
         )
 
     def failed(self, words: str) -> HandshakeFacts:
@@ -224,13 +225,16 @@ class Securing:
 
 
 def described(octets: bytes) -> str:
-    """A certificate (DER) in a few words: whose, from whom, until when, its SHA-256."""
+    """A certificate (DER) in a few words, with its SHA-256, by which an administrator may trust it."""
+    return f"{summary_of(octets)}, SHA-256 {hashlib.sha256(octets).hexdigest()}"
+
+
+def summary_of(octets: bytes) -> str:
+    """Whose certificate (DER) it is, from whom, and until when."""
     try:
         certificate = x509.load_der_x509_certificate(octets)
-        return (
-            f"certificate of {_name_of(certificate.subject)} from {_name_of(certificate.issuer)}, "
-            f"until {certificate.not_valid_after_utc:%Y-%m-%d}, SHA-256 {hashlib.sha256(octets).hexdigest()}"
-        )
+        subject, issuer = _name_of(certificate.subject), _name_of(certificate.issuer)
+        return f"certificate of {subject} from {issuer} until {certificate.not_valid_after_utc:%Y-%m-%d}"
     except UNREADABLE:
         return "a certificate that cannot be read"
 

@@ -31,7 +31,7 @@ class HandshakeFacts:
 
     `version`, `cipher` and `group` are OpenSSL's words, "" where there was no TLS.  `chain` are the host's certificates as DER,
     its own first.  `match` says what vouches for the host ("DANE 3 1 1", "WebPKI"), "" where nothing does or nobody asked.
-    `detail` are words for `fault`.
+    `detail` are words for `fault`, `shown` are some for the host's own certificate.
     """
 
     version: str = ""
@@ -41,6 +41,7 @@ class HandshakeFacts:
     match: str = ""
     fault: TLSFault = TLSFault.NONE
     detail: str = ""
+    shown: str = ""
 
     def __str__(self) -> str:
         """In one line: ``TLSv1.3 TLS_AES_256_GCM_SHA384 X25519, DANE 3 1 1``."""

@@ -475,6 +475,8 @@ class Connections:
             note += f", {transmission.form.note}"
         if transmission.request.require_tls and connection.keeps_requiretls:
             note += ", REQUIRETLS"
+        if connection.facts.shown:
+            note += f", {connection.facts.shown}"
         outcomes = told(done, host=transmission.target.host, note=note, dialogue=connection.session.dialogue)
         if meaning is Meaning.SETTLED:
             transmission.settle(outcomes)

@@ -154,6 +154,7 @@ class Certificates(EncryptionCase):
         outcome = await self.deliver(await self.relay(VERIFIED))
         self.assertIsInstance(outcome, Delivered)
         self.assertRegex(outcome.note, r"TLSv1\.3 [A-Z0-9_]+ \w+, WebPKI, message 1")
+        self.assertRegex(outcome.note, r"ms, certificate of CN=host from CN=authority 1 until 20\d\d-\d\d-\d\d$")
         [session] = self.sessions
         self.assertEqual((session.outcome, session.host, session.address), (TLSOutcome.SUCCESS, NAME, "127.0.0.1"))
         self.assertEqual((session.domain, session.own_address, session.facts.chain[0]), ("example.org", "127.0.0.1", GOOD[0].der))
