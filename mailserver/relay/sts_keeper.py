@@ -58,7 +58,7 @@ class _Lookup:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why nothing was fetched for this id, and until when that is believed."""
+    """Why nothing was fetched for this id ("": why no id is known), and until when that is believed."""
 
     id: str
     until: float
@@ -190,11 +190,18 @@ class STSKeeper:
         return await self._fetched(domain, id or kept.id, kept)
 
     async def _announced(self, domain: str) -> tuple[str, str]:
-        """The id of the TXT record, "" where there is none; and why it is not known."""
+        """The id of the TXT record, "" where there is none; and why it is not known, which is remembered like other failures: name
+        servers that drop such questions would hold up mail each time.
+        """
+        failure = self._failures.get(domain)
+        if failure is not None and not failure.id and self._seconds() < failure.until:
+            return "", failure.detail
         try:
             answer: Answer = await self._resolver.query(f"_mta-sts.{domain}", "TXT")
         except LookupFailed as error:
-            return "", f"the DNS does not say whether there is an MTA-STS policy: {error}"
+            detail = f"the DNS does not say whether there is an MTA-STS policy: {error}"
+            self._failed(domain, _Failure("", self._seconds() + FAILURE_SECONDS, "", detail))
+            return "", detail
         return find_id(answer.texts), ""
 
     async def _fetched(self, domain: str, id: str, kept: STSPolicy | None) -> STSAnswer:

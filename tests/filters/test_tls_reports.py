@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailserver.assembly.tls_results import TLSResults
-from mailserver.filters import tls_report_facts
+from mailserver.filters import tls_report_facts, tls_report_sending
 from mailserver.filters.report_days import DAY_SECONDS, day_of, start_of
 from mailserver.filters.report_inbox import DMARC_FINDING, TLS_FINDING
 from mailserver.filters.tls_reports import factory
@@ -208,6 +208,13 @@ class Sending(ReportsCase):
         self.run_once()
         self.assertEqual((len(self.send_mail.sent), self.fetch.asked.count(POST)), (1, 4))
         self.assertEqual(self.to(), {POST: "posted: 200", RUA: "0000000000000001", "https://no.example/x": "not taken: 404"})
+
+    def test_one_that_is_too_large_is_not_sent_and_says_so(self) -> None:
+        self.patch(tls_report_sending, "OCTETS_MOST", 100)
+        self.rua(POST, RUA)
+        self.night()
+        self.assertEqual((self.send_mail.sent, self.fetch.asked), ([], []))
+        self.assertTrue(all("100 are the most" in words for words in self.to().values()))
 
     def test_after_two_days_it_is_given_up(self) -> None:
         self.rua(POST)

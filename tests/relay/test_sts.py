@@ -139,6 +139,15 @@ class Failures(KeeperCase):
         self.clock.advance(301)
         self.assertEqual(self.id_in_force(), "a1")
 
+    def test_a_dns_that_cannot_tell_is_asked_again_after_five_minutes(self) -> None:
+        self.resolver.failing.add(f"_mta-sts.{DOMAIN}")
+        for _ in range(3):
+            self.assertIn("the DNS does not say", self.found().detail)
+        self.assertEqual(len(self.resolver.asked), 1)
+        self.resolver.failing.clear()
+        self.clock.advance(301)
+        self.assertEqual(self.id_in_force(), "a1")
+
     def test_another_id_is_tried_at_once(self) -> None:
         self.publish(None)
         self.found()
