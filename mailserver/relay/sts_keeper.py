@@ -190,8 +190,9 @@ class STSKeeper:
         return await self._fetched(domain, id or kept.id, kept)
 
     async def _announced(self, domain: str) -> tuple[str, str]:
-        """The id of the TXT record, "" where there is none; and why it is not known, which is remembered like other failures: name
-        servers that drop such questions would hold up mail each time.
+        """The id of the TXT record, "" where there is none; and why it is not known.
+
+        That is remembered like other failures: name servers that drop such questions would hold up mail each time.
         """
         failure = self._failures.get(domain)
         if failure is not None and not failure.id and self._seconds() < failure.until:
