@@ -28,6 +28,7 @@ class Commands(SynchronousTestCase):
             admission=SimpleNamespace(connections=3),
             components=SimpleNamespace(code=CodeOnDisk()),
             queue=SimpleNamespace(counts=QueueCounts(), depth=0),
+            relay=None,
             resolver=SimpleNamespace(counts=QueueCounts(), beliefs={"127.0.0.1": "believed: validates"}),
             steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
             processes=SimpleNamespace(missing=dict),
@@ -74,8 +75,8 @@ class Commands(SynchronousTestCase):
         self.assertEqual(
             sorted(self.commands),
             [
-                "component.commands", "component.follow", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "quarantine.list", "queue.change", "queue.list",
-                "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "route.tls", "status",
+                "component.commands", "component.follow", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "quarantine.list", "queue.change", "queue.destinations",
+                "queue.list", "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "route.tls", "status",
                 "tls-override.add", "tls-override.list", "tls-override.remove",
             ],
         )  # fmt: skip
