@@ -168,8 +168,10 @@ class Transport:
     def unregisterProducer(self):
         self.producer = None
 
+    closing_seconds = 0.0
+
     def loseConnection(self):
-        self.clock.callLater(0, self.end, ConnectionDone())
+        self.clock.callLater(self.closing_seconds, self.end, ConnectionDone())
 
     def abortConnection(self):
         self.clock.callLater(0, self.end, ConnectionLost())

@@ -7,7 +7,8 @@ from mailserver.config import ConfigurationError
 from mailserver.config.next_hop import next_host_name
 from mailserver.interfaces import IComponent, IConcurrentDelivery, ICounting, IForgiving
 from mailserver.plugins.catalogue import PluginError, build_component, discover
-from mailserver.relay.components import MXFactory, SmarthostFactory
+from mailserver.relay.components import MXFactory, SmarthostFactory, SmarthostOptions
+from mailserver.relay.operators import PaceLimit
 from mailserver.relay.pool import PoolLimits
 from mailserver.testing import FilterCase
 
@@ -38,6 +39,19 @@ class Components(FilterCase):
         expected = PoolLimits(per_destination=3, in_all=7, messages=11, age_seconds=60, idle_seconds=2, probe_seconds=5)
         self.assertEqual(relay.connections.pool.limits, expected)
 
+    def test_paces_are_those_of_the_options_and_a_reload_changes_them(self):
+        options = {
+            "host": "smart.example", "connections_per_host": 7, "messages_per_minute": 90,
+            "pace": [{"name": "google", "messages_per_minute": 30}, {"name": "ours", "hosts": ["*.Example.NET"], "connections": 2}],
+        }  # fmt: skip
+        relay = self.build(SmarthostFactory(), **options)
+        table = relay.connections.pool.paces.table
+        self.assertEqual(table.of("aspmx.l.google.com"), ("google", PaceLimit(7, 1000, 30), True))
+        self.assertEqual(table.of("mx.example.net"), ("ours", PaceLimit(2, 1000, 90), True))
+        self.assertEqual(table.of("smart.example"), ("smart.example", PaceLimit(7, 1000, 90), False))
+        relay.configure("smarthost", SmarthostOptions(host="smart.example"), ())
+        self.assertEqual(relay.connections.pool.paces.table.of("aspmx.l.google.com"), ("google", PaceLimit(20, 1000, 0), True))
+
     def test_each_family_has_the_source_that_is_configured_and_no_other(self):
         for sources in ({}, {"source_ipv4": "192.0.2.1"}, {"source_ipv6": "2001:db8::1"}, {"source_ipv4": "192.0.2.1", "source_ipv6": "2001:db8::1"}):
             connect_settings = self.build(SmarthostFactory(), host="smart.example", **sources).routes.default.connect_settings
@@ -47,6 +61,11 @@ class Components(FilterCase):
         for options, words in (
             ({}, "host: is missing"),
             ({"host": "no host"}, "is not a domain"),
+            ({"host": "127.0.0.1", "pace": [{"name": "nobody"}]}, "pace 'nobody' names no hosts, and none are known by that name"),
+            ({"host": "127.0.0.1", "pace": [{"name": "google"}, {"name": "google"}]}, "two of pace are called 'google'"),
+            ({"host": "127.0.0.1", "pace": [{"name": "a b"}]}, "pace[0].name"),
+            ({"host": "127.0.0.1", "pace": [{"name": "x", "hosts": ["a b"]}]}, "is not a domain"),
+            ({"host": "127.0.0.1", "pace": [{"name": "google", "connections": 0}]}, "must be at least 1"),
             ({"host": "127.0.0.1", "port": 0}, "port: must be at least 1"),
             ({"host": "127.0.0.1", "tls": "yes"}, "tls: must be one of: none, opportunistic, required, verified"),
             ({"host": "127.0.0.1", "source_ipv4": "::1"}, "source_ipv4: '::1' is no IPv4 address"),

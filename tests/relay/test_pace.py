@@ -11,7 +11,7 @@ from mailserver.mail.reply import Reply
 from mailserver.relay.operators import Operator, PaceLimit, PaceTable
 from mailserver.relay.pace import NO_LIMIT, DestinationPace, Paces
 from mailserver.relay.rate_replies import SlowDown, slow_down
-from tests.relay.network import Peer, RelayCase
+from tests.relay.network import Peer, RelayCase, Transport
 from tests.relay.rate_sink import Bucket, FixedWindow, Sending, SlidingWindow
 
 SLOWER = Reply.heard(421, "4.7.28", ("Our system has detected an unusual rate of mail",))
@@ -243,6 +243,39 @@ class Connections(SynchronousTestCase):
         self.assertEqual(sending.open_most, 2)
         waited = [one.waiting[0] for one in sending.pool.destinations]
         self.assertGreater(min(waited), 100)  # the oldest that waits anywhere is young
+
+
+class OpenSockets(RelayCase):
+    """What the peer counts: a connection that has said QUIT is open until it is closed."""
+
+    def count(self, peer, messages=60):
+        self.patch(Transport, "closing_seconds", 3.0)
+        self.patch(Transport, "hang_up", lambda transport: None)  # whoever is slow to close after QUIT
+        self.peers(peer)
+        answers = [self.begin() for _ in range(messages)]
+        most = 0
+        for _ in range(400):
+            self.clock.advance(0.25)
+            self.turn(5)
+            most = max(most, peer.open)
+        return most, answers
+
+    def test_a_host_that_closes_slowly_never_sees_more_than_the_limit(self):
+        self.relay = self.make(pool={"per_destination": 3, "messages": 2})
+        most, answers = self.count(Peer())
+        self.assertEqual(most, 3)
+        self.assertTrue(all(isinstance(one[0][0], Delivered) for one in answers))
+
+    def test_nor_does_one_that_turns_connections_away(self):
+        self.relay = self.make(pool={"per_destination": 3})
+        peer = Peer({"greeting": ["421 4.7.0 Too many connections", None, "421 4.3.2 Busy", None]})
+        most, _ = self.count(peer, 20)
+        self.assertLessEqual(most, 3)
+
+    def test_nor_does_one_that_says_421_in_the_middle(self):
+        self.relay = self.make(pool={"per_destination": 3})
+        most, _ = self.count(Peer({"MAIL": [None, None, "421 4.3.2 Busy", None, "421 4.7.0 Too many connections", None]}), 20)
+        self.assertLessEqual(most, 3)
 
 
 class OverThePace(RelayCase):
