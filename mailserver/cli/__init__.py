@@ -59,6 +59,7 @@ In the order in which they are read:
 * `sendmail`: ``mailserver sendmail``: the command line of other systems' sendmail
 * `sendmail_message`: a message as a program types it, completed so that it can travel
 * `route`: ``mailserver route ADDRESS``: where a message would go, and why
+* `probe`: ``mailserver probe ADDRESS``: asks an address's hosts up to RCPT, and sends nothing
 * `route_tls`: ``mailserver route ADDRESS --tls``: what TLS its hosts must have, why, and what was seen
 * `tls_override`: ``mailserver tls-override``: what is said of a domain's TLS for a time
 * `explain`: ``mailserver explain``: the road of a message or a connection

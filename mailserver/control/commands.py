@@ -8,6 +8,7 @@ from typing import Any
 from mailserver.control.components import ComponentCommands
 from mailserver.control.lockouts import LockoutCommands
 from mailserver.control.parts import PolicyParts, RunningServer
+from mailserver.control.probe import ProbeCommands
 from mailserver.control.queue import QueueCommands
 from mailserver.control.recording import RecordingCommands
 from mailserver.control.route import RouteCommands
@@ -34,6 +35,7 @@ def all_commands(
         QueueCommands(server, policy),
         RouteCommands(server, policy),
         TLSCommands(server),
+        ProbeCommands(server),
         LockoutCommands(server.logins.lockout),
         ComponentCommands(server, server.reactor),
         RecordingCommands(server.recordings),

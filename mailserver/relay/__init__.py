@@ -8,6 +8,7 @@ In the order in which they are read:
 * `route_facts`: what a route says, for people
 * `client_certificate`: the certificate that we show to a host that asks for one
 * `own_ipv6`: whether our own IPv6 address has a reverse name that leads back to it
+* `probing`: asks a host up to RCPT and sends no message
 * `attempts`: before an attempt: those who may say no, change the message for one destination, name the hosts
 * `forwards`: mail that an alias sends on: with which sender, and how it is kept from going round
 * `return_paths`: the return paths of such mail, made and opened (`mailserver.trust.srs`)

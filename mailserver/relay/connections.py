@@ -295,23 +295,28 @@ class Connections:
             self.log.error("{host}: the client certificate cannot be shown: {why}", host=str(target), why=why)
             self._not_opened(record, NO_CERTIFICATE)
             return
-        source = (target.key.source, 0) if target.key.source else None
         opening = _Opening(self, record, target)
         try:
-            connector = self._connect_tcp(
-                target.key.address, target.key.port, opening, timeout=self.waits[Phase.CONNECT], bindAddress=source
-            )
+            connector = self.connect(target, opening, self.waits[Phase.CONNECT])
         except OSError:  # no descriptors left, for instance
             self.not_connected(record, target, Failure())
             return
         if record.state is RecordState.OPENING:
             self._connectors[record] = connector
 
-    def connected(self, record: ConnectionRecord, target: Target) -> RelayProtocol:
-        """The peer has accepted the connection.  Return its protocol."""
-        self._connectors.pop(record, None)
+    def connect(self, target: Target, factory: ClientFactory, seconds: float) -> Any:
+        """Connect to it from the address that it names.  Returns the connector; raises OSError."""
+        source = (target.key.source, 0) if target.key.source else None
+        return self._connect_tcp(target.key.address, target.key.port, factory, timeout=seconds, bindAddress=source)
+
+    def call_later(self, seconds: float, work: Callable[[], object]) -> Any:
+        """By the clock of these connections."""
+        return self._clock.callLater(seconds, work)
+
+    def session_for(self, target: Target) -> ClientSession:
+        """The client's side of a connection to it."""
         needs_extensions = not target.demand.allows_clear or target.login is not None
-        session = ClientSession(
+        return ClientSession(
             hello_name=self._own_name,
             lmtp=self._lmtp,
             limits=self._client_limits,
@@ -319,7 +324,11 @@ class Connections:
             helo_after_refusal=not needs_extensions,
             needs_extensions=needs_extensions,
         )
-        connection = self._connections[record] = RelayProtocol(session, record, target, self)
+
+    def connected(self, record: ConnectionRecord, target: Target) -> RelayProtocol:
+        """The peer has accepted the connection.  Return its protocol."""
+        self._connectors.pop(record, None)
+        connection = self._connections[record] = RelayProtocol(self.session_for(target), record, target, self)
         connection.recordings = self._recordings
         return connection
 

@@ -45,6 +45,7 @@ from mailserver.relay.destination_states import destination_states
 from mailserver.relay.explored import explored_hosts, explored_override, explored_sts
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.own_ipv6 import OwnIPv6
+from mailserver.relay.probing import probed
 from mailserver.relay.route_settings import ConnectSettings, RouteSettings
 from mailserver.relay.security import Barred, TLSOverride
 from mailserver.relay.sts_keeper import STSKeeper
@@ -300,6 +301,20 @@ class Relay:
 
     def _override(self, hosts: Hosts) -> TLSOverride | None:
         return None if self.tls_override is None else self.tls_override(hosts.domain)
+
+    async def probe(self, address: Address, sender: Address | None) -> dict[str, Any] | answers.Delayed | Failed:
+        """Ask the hosts of this address up to RCPT and send nothing, in plain values; the outcome where no hosts are found.
+
+        Raises `AddressError` for an impossible domain.  Cancelling it ends it.
+        """
+        settings = self.routes.route_for(sender, address)
+        hosts = await self._found(settings, address)
+        if not isinstance(hosts, Hosts):
+            return hosts
+        targets = self._targets(settings, hosts, NO_WISHES)
+        request = Request(sender, (Recipient(address),), 0, envelope_only=True)
+        found = await probed(self.connections, targets.addresses, request)
+        return {"attempts": [one.as_facts() for one in found], "barred": [one.why for one in targets.barred]}
 
     # --- delivering ---
 

@@ -51,7 +51,8 @@ class Request:
     `sender` None is the null reverse-path.  `size` is the exact number of octets of the content.  `body`, `smtputf8` and
     `require_tls` are what the message needs; addresses that are not ASCII need SMTPUTF8 whatever `smtputf8` says.  `ret`,
     `envid` and the recipients' parameters are those of RFC 3461, decoded.  `prefers_bdat` has text sent with BDAT too, where
-    it is offered.  Raises ValueError for a request that cannot be one.
+    it is offered.  With `envelope_only` nothing follows RCPT: who is accepted there counts as delivered, and the reply as that to
+    the content.  Raises ValueError for a request that cannot be one.
     """
 
     sender: Address | None
@@ -63,6 +64,7 @@ class Request:
     envid: str | None = None
     require_tls: bool = False
     prefers_bdat: bool = False
+    envelope_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.recipients:

@@ -310,7 +310,7 @@ class ClientSession:
         commands.append((Command.MAIL, ONLY, transaction.mail))
         rcpts = transaction.commands
         commands += [(Command.RCPT, index, rcpts[index]) for index in transaction.next_part(self._offer)]
-        if not transaction.uses_bdat:
+        if not (transaction.uses_bdat or transaction.ends_with_rcpt):
             commands.append(SAY_DATA)
         self._needs_reset = False
         self._mails += 1

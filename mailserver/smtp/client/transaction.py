@@ -44,6 +44,7 @@ class ClientTransaction:
         "accepted",
         "answers_each",
         "content_reply",
+        "ends_with_rcpt",
         "mail",
         "sender_reply",
         "uses_bdat",
@@ -63,6 +64,7 @@ class ClientTransaction:
         self.sender_reply: Reply | None = None
         self.content_reply: Reply | None = None
         self.mail = b""
+        self.ends_with_rcpt = request.envelope_only
         self.uses_bdat = request.body == "BINARYMIME" or (request.prefers_bdat and offer.chunking)
         self.writer: DotWriter | ChunkWriter | None = None
         self._compose(offer, is_encrypted)
@@ -128,7 +130,9 @@ class ClientTransaction:
 
     def answer_rcpt(self, index: int, reply: Reply) -> None:
         """The peer's answer to one RCPT, whatever it is."""
-        if reply.code < 300:
+        if reply.code < 300 and self._request.envelope_only:
+            self._outcomes[index], self.content_reply = Delivered(str(reply)), reply
+        elif reply.code < 300:
             self.accepted.append(index)
         elif (reply.code, reply.enhanced) in TOO_MANY:
             self._outcomes[index] = Delayed(reply, phase="RCPT")
