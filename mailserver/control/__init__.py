@@ -6,6 +6,7 @@ In the order in which they are read:
 * `server`: the answering side of the socket
 * `parts`: what the commands need of the server and of its policy
 * `queue`: the commands on waiting mail
+* `probe`: asks another host about an address, up to RCPT
 * `route`: the command on an address: where it leads, and what a peer would hear at RCPT
 * `tls`: what is known of other hosts' TLS, and what an administrator says of it for a time
 * `lockouts`: the commands on lockouts, of a running server and of a file without one
