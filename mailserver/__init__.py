@@ -22,6 +22,7 @@ In the order in which they are read:
 * `tls/`: TLS of the listeners: certificates on disk, OpenSSL's contexts, and what is known of a connection after its
   handshake
 * `fetching/`: fetches by https from hosts that strangers have named
+* `metrics/`: figures for monitoring, and the listener that gives them out
 * `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given
 * `authentication/`: who may log in: the one way of every service, from a SASL exchange to an account
 * `accounts/`: who exists: the directories, each behind `IDirectory`

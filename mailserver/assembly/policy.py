@@ -104,7 +104,9 @@ class Policy:
         self._why_not_sent_on = route_refusals(configuration)
         self._relay_networks = Networks(configuration.relay.networks)
         self._bare_lf_networks = Networks(configuration.limits.bare_lf_networks)
-        self.profiles = {listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen}
+        self.profiles = {
+            listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen if listen.takes_mail
+        }
         self.pickup_profile = self._profile("submission", None)
 
     def _take(self, section: str, table: Any, name: str = "") -> Owned:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from mailserver.config import ListenTable
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control.parts import ListenerFigures
+from mailserver.metrics.pages import MonitoringFactory
 from mailserver.plugins.awaiting import within
 from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.processes.small import SmallProcesses
@@ -24,11 +25,12 @@ from mailserver.transport.recording import Recordings
 
 __all__ = ["Ports"]
 
+Listening = ReceiveFactory | MonitoringFactory
 CLOSE_SECONDS = 25.0  # of one port: an endpoint is anybody's plugin
 
 
 class Ports:
-    """`profile` gives how the listener of an endpoint behaves by the policy in force.
+    """`profile` gives how the listener of an endpoint behaves by the policy in force, `monitoring` what serves one of figures.
 
     An endpoint's string is the key throughout: a listener whose endpoint stays keeps its port over a reload.
     """
@@ -43,16 +45,18 @@ class Ports:
         admission: Admission,
         recordings: Recordings,
         profile: Callable[[str], Profile],
+        monitoring: Callable[[ListenTable], MonitoringFactory],
     ) -> None:
         self._reactor = reactor
         self._processes = processes
         self._admission = admission
         self._recordings = recordings
         self._profile = profile
+        self._monitoring = monitoring
         self._bound: dict[str, BoundHere] = {}  # listened on when all is ready
         self._listening: list[Deferred[None]] = []  # of endpoints that take their time
-        self._ports: dict[str, tuple[IListeningPort, ReceiveFactory]] = {}
-        self._leaving: list[ReceiveFactory] = []  # of ports that are closed
+        self._ports: dict[str, tuple[IListeningPort, Listening]] = {}
+        self._leaving: list[Listening] = []  # of ports that are closed
         self._are_open = False
         self._are_closed = False
 
@@ -97,7 +101,7 @@ class Ports:
         if endpoint is None:
             root_binds = self._processes.endpoint(listen.endpoint)
             endpoint = root_binds or path_bound_here(self._reactor, listen.endpoint) or self._made(bare_endpoint(listen.endpoint))
-        factory = ReceiveFactory(self._profile(listen.endpoint), self._admission, self._recordings)
+        factory = self._factory(listen)
 
         def is_listening(port: IListeningPort) -> None:
             if self._are_closed:  # while root has bound it, say
@@ -109,6 +113,11 @@ class Ports:
 
         listening: Deferred[None] = endpoint.listen(factory).addCallback(is_listening)
         return listening
+
+    def _factory(self, listen: ListenTable) -> Listening:
+        if not listen.takes_mail:
+            return self._monitoring(listen)
+        return ReceiveFactory(self._profile(listen.endpoint), self._admission, self._recordings)
 
     def _made(self, text: str) -> IStreamServerEndpoint:
         try:
@@ -125,7 +134,7 @@ class Ports:
     def figures(self) -> list[ListenerFigures]:
         """Of the ports that listen now."""
         return [
-            ListenerFigures(factory.profile.service, endpoint, factory.connections)
+            ListenerFigures(_service(factory), endpoint, factory.connections)
             for endpoint, (_, factory) in self._ports.items()
         ]
 
@@ -138,11 +147,17 @@ class Ports:
 
         Nothing is waited for.  What is returned are the ports of those that go; `change` closes them.
         """
-        wanted = {listen.endpoint for listen in listeners}
-        going = [self._ports.pop(endpoint) for endpoint in [*self._ports] if endpoint not in wanted]
+        wanted = {listen.endpoint: listen.takes_mail for listen in listeners}
+        stays = {
+            endpoint
+            for endpoint, (_, factory) in self._ports.items()
+            if wanted.get(endpoint) is isinstance(factory, ReceiveFactory)
+        }
+        going = [self._ports.pop(endpoint) for endpoint in [*self._ports] if endpoint not in stays]
         self._leaving = [*[one for one in self._leaving if one.connections], *[factory for _, factory in going]]
         for endpoint, (_, factory) in self._ports.items():
-            factory.profile = self._profile(endpoint)
+            if isinstance(factory, ReceiveFactory):
+                factory.profile = self._profile(endpoint)
         for _, factory in going:
             factory.shut_down()
         return [port for port, _ in going]
@@ -185,6 +200,10 @@ class Ports:
     def say_goodbye(self) -> Deferred[Any]:
         """End the connections of all ports that are closed; fires when they are gone."""
         return gatherResults([factory.shut_down() for factory in self._leaving])
+
+
+def _service(factory: Listening) -> str:
+    return factory.profile.service if isinstance(factory, ReceiveFactory) else "metrics"
 
 
 def _wait(port: Any) -> None:

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailserver.assembly.dead_ends import look_for_dead_ends
+from mailserver.assembly.monitoring import Monitoring
 from mailserver.assembly.policy import Policy
 from mailserver.assembly.ports import Ports
 from mailserver.assembly.retirement import Retirement
@@ -15,6 +16,7 @@ from mailserver.assembly.server import Server
 from mailserver.assembly.systemd import Systemd
 from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.config.choice import insist
+from mailserver.control.parts import ListenerFigures
 from mailserver.control.server import CommandRefused
 from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.life import StartError
@@ -39,21 +41,24 @@ class PolicyInForce:
         self._server = server
         self._systemd = systemd
         self._reactor = reactor
+        self.monitoring = Monitoring(server, self)
         self.ports = Ports(
             reactor,
             processes=server.processes,
             admission=server.admission,
             recordings=server.recordings,
             profile=lambda endpoint: self.policy.profiles[endpoint],
+            monitoring=self.monitoring.factory,
         )
         self._may_reload = False  # between the start's end and the stop's begin
         self._is_reloading = False
         self._hung_up = False
         self._stops = False
+        self._has_started = False
 
     def has_started(self) -> None:
         """From now on it may be replaced."""
-        self._may_reload = True
+        self._may_reload = self._has_started = True
         self.look_for_dead_ends()
         self._follow_hang_up()
 
@@ -61,6 +66,21 @@ class PolicyInForce:
         """From now on nothing new begins.  A reload that is under way may be anywhere; it opens no port any more."""
         self._stops = True
         self._may_reload = False
+        self.monitoring.stop()
+
+    @property
+    def is_started(self) -> bool:
+        """The start has ended."""
+        return self._has_started
+
+    @property
+    def is_stopping(self) -> bool:
+        """The stop has begun."""
+        return self._stops
+
+    def listeners(self) -> list[ListenerFigures]:
+        """The ports that listen now."""
+        return self.ports.figures()
 
     def look_for_dead_ends(self) -> None:
         """Tell what leads nowhere."""

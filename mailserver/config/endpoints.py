@@ -19,6 +19,7 @@ __all__ = [
     "EndpointPlace",
     "bare_endpoint",
     "checked_endpoint",
+    "is_local",
     "is_proxied",
     "place_of",
     "socket_path",
@@ -114,6 +115,19 @@ def place_of(text: str) -> EndpointPlace | None:
     if kind == "unix":
         return EndpointPlace(kind, os.path.normpath(named.get("address", positional[0] if positional else "")))
     return EndpointPlace(kind, text)
+
+
+def is_local(text: str) -> bool:
+    """Whether only this host can connect: loopback, or a Unix socket."""
+    place = place_of(text)
+    if place is None:
+        return False
+    if place.kind not in ("tcp", "tcp6"):
+        return place.kind == "unix"
+    try:
+        return ipaddress.ip_address(place.host).is_loopback
+    except ValueError:
+        return place.host == "localhost"
 
 
 def unix_socket_of(text: str) -> tuple[str, int, bool] | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mailserver.config.defaults import EXPIRE_SECONDS, SYSTEM_FOLDERS
-from mailserver.config.endpoints import bare_endpoint, is_proxied
+from mailserver.config.endpoints import bare_endpoint, is_local, is_proxied
 from mailserver.config.forward_table import ForwardTable
 from mailserver.config.limits import LimitsTable
 from mailserver.config.options import NOT_A_KEY, Options
@@ -68,15 +68,15 @@ ZoneName = Annotated[str, Field(pattern=r"^(\.|([A-Za-z0-9_-]{1,63}\.){0,20}[A-Z
 ComponentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#-]{1,60}$")]
 KIB, MIB = 1024, 1024 * 1024
 SEPARATORS = "+-_.=#~%!$&*/?^|"  # of an atom (RFC 5322 section 3.2.3), without letters, digits and quotes
-Service = Literal["mx", "submission", "lmtp"]
+Service = Literal["mx", "submission", "lmtp"]  # those by which mail comes
 
 
 class ListenTable(Options):
     """A port (or socket) on which the server listens."""
 
-    service: Service
+    service: Literal["mx", "submission", "lmtp", "metrics"]
     """What is spoken there: `mx` takes mail from other servers, `submission` from users, `lmtp` from a mail system
-    beside this one (RFC 2033)."""
+    beside this one (RFC 2033); `metrics` gives figures to Prometheus over HTTP."""
     endpoint: Endpoint
     """A Twisted endpoint string: `tcp:25`, `tcp:2525:interface=127.0.0.1`, `unix:/run/mail/lmtp.sock:mode=660`,
     `systemd:domain=INET:index=0`. With `haproxy:` before it, as in `haproxy:tcp:25`, each connection begins with a PROXY header
@@ -93,9 +93,24 @@ class ListenTable(Options):
     `tls.client_authorities` do not vouch for."""
     authentication: bool | None = None
     """Whether clients may log in (AUTH). Absent: on `submission` listeners only."""
+    token_file: FilePath | None = None
+    """On a `metrics` listener: a file whose first line a client has to show as a bearer token. Without it the endpoint has to be
+    on loopback or a Unix socket."""
+
+    @property
+    def takes_mail(self) -> bool:
+        """Whether mail comes by it."""
+        return self.service != "metrics"
 
     @model_validator(mode="after")
     def _fit_together(self) -> ListenTable:
+        if self.token_file is not None and self.takes_mail:
+            raise ValueError("token_file is for metrics listeners")
+        if not self.takes_mail:
+            if self.tls != "none" or self.authentication or is_proxied(self.endpoint):
+                raise ValueError("a metrics listener has neither TLS nor logins, and no proxy before it")
+            if self.token_file is None and not is_local(self.endpoint):
+                raise ValueError("figures are for whoever connects: listen on loopback or a unix: socket, or name a token_file")
         if self.tls == "none" and (self.require_tls or self.client_certificate != "ignore"):
             raise ValueError('require_tls and client_certificate need tls = "starttls" or "implicit"')
         on_unix_socket = bare_endpoint(self.endpoint).startswith("unix:")

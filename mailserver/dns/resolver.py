@@ -91,6 +91,8 @@ class Resolver:
         seconds: Callable[[], float] | None = None,
     ) -> None:
         self.counts = ResolverCounts()
+        self.watch: Callable[[float, str], None] | None = None
+        """Is told how many seconds each question took, and whether it has "found" records, "none", or "failed"."""
         self._reactor = reactor
         self._seconds = seconds or reactor.seconds
         self._follows_system = not servers
@@ -404,6 +406,9 @@ class Resolver:
         if self._lookups.get(lookup.key) is not lookup:  # the resolver was stopped meanwhile
             return
         now = self._seconds()
+        if self.watch is not None:
+            taken = now - (lookup.gives_up_at - self._question_seconds)
+            self.watch(taken, "failed" if answer is None else "found" if answer.records else "none")
         del self._lookups[lookup.key]
         self._asking -= 1
         if answer is not None:

@@ -67,6 +67,8 @@ class Steps:
     ) -> None:
         self.counts: Counter[str] = Counter()
         """How many steps there were of each name."""
+        self.meter: Callable[[str, str, Mapping[str, Any]], None] | None = None
+        """Is told id, name and fields of each step at once, also of those that are dropped.  Raises nothing."""
         self.dropped = 0
         """How many steps and log events came too fast to be written."""
         self.unsaved = 0
@@ -100,6 +102,8 @@ class Steps:
         Never blocks and never raises.  A message's first step has the field `connection`.
         """
         self.counts[step] += 1
+        if self.meter is not None:
+            self.meter(id, step, fields)
         if step in self._only_counted:
             return
         if len(self._waiting) < self._waiting_max:

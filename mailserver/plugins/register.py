@@ -22,6 +22,7 @@ from mailserver.plugins.catalogue import PluginError
 from mailserver.plugins.component_commands import checked_commands
 from mailserver.plugins.in_reactor import ReactorCalls
 from mailserver.plugins.lent import Hanging, Jobs, Lent
+from mailserver.plugins.metrics import Series
 from mailserver.plugins.observing import Observing
 from mailserver.plugins.periodic import Periodic, interval_fault
 from mailserver.plugins.rarely import Rarely
@@ -237,6 +238,13 @@ class Register:
     def described(self) -> list[dict[str, Any]]:
         """What is known of each: plain values, as JSON holds them."""
         return [self._described(lent) for lent in self.running()]
+
+    def series(self) -> dict[str, list[Series]]:
+        """What each component counts, by its name."""
+        found: dict[str, list[Series]] = {}
+        for lent in self.running():
+            found.setdefault(lent.name, []).extend(lent.metrics.series())
+        return found
 
     def _described(self, lent: Lent) -> dict[str, Any]:
         now = self._steady_seconds()

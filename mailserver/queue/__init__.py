@@ -39,6 +39,7 @@ In the order in which they are read:
 * `clock_watch`: a thread that notices when the machine's clock is set
 * `clock_changes`: what the queue does when the clock is wrong or is set
 * `counts`: figures of what the queue has done
+* `figures`: what monitoring wants to know beside them
 * `no_relay`: the relay where none is configured
 * `admin/`: what people order: no message passes here on its way
 """

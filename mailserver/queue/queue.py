@@ -38,6 +38,7 @@ from mailserver.queue.commit import CommitWriter, PendingCommit
 from mailserver.queue.counts import QueueCounts
 from mailserver.queue.direct import DirectDelivery
 from mailserver.queue.entry import Attempt, EntrySummary, Settled, number_of, pack
+from mailserver.queue.figures import QueueFigures
 from mailserver.queue.health import Health
 from mailserver.queue.held_copies import HeldCopies, Judge
 from mailserver.queue.holding import Holding, HoldingPolicy
@@ -170,6 +171,7 @@ class Queue:
         runner.begin(active_queues=queues, outcome_writer=self._outcome_writer)
         self._some_unstored = not all(item.stores for item in self._deliveries)
         self.verbs = self._make_orders()
+        self.figures = QueueFigures(runner, self._reader, self._writer, self._health)
         self._opening = self._make_opening()
 
     def _make_opening(self) -> Opening:
@@ -521,8 +523,7 @@ class Queue:
 
     def summaries(self, numbers: Sequence[int]) -> Deferred[Sequence[EntrySummary]]:
         """Those of these entries that are still there."""
-        found: Deferred[Sequence[EntrySummary]] = self._runner.read(self._reader.summaries, numbers)
-        return found
+        return self._runner.read(self._reader.summaries, numbers)
 
     def _say_damaged(self, why: str) -> None:
         """From any thread."""

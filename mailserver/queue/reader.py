@@ -241,6 +241,13 @@ class SqliteReader:
             )  # fmt: skip
             return places, next((due for (due,) in later), None)
 
+    def states(self) -> dict[str, tuple[int, int]]:
+        """Of recipients with a record: how many in each state, and the lowest number; with "any" the queue's."""
+        with self._reading() as connection:
+            oldest = connection.execute("SELECT min(number) FROM entry").get
+            rows = list(connection.execute("SELECT state, count(*), min(number) FROM attempt GROUP BY state"))
+        return {"any": (0, oldest)} | {state: (count, number) for state, count, number in rows} if oldest else {}
+
     def newest(self) -> int:
         """The highest number, 0 where the queue is empty."""
         with self._reading() as connection:

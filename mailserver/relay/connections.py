@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +100,7 @@ class Connections:
         self.meanings = HeardMeanings()
         self.wall_clock = clock.seconds
         self.tls_seen: list[Callable[[TLSSession], None]] = []  # each is told how TLS began on each connection that wants it
+        self.attempts_seen: list[Callable[[str, Sequence[answers.Outcome], bool], None]] = []  # host, outcomes, whether encrypted
         self.waits: Mapping[Phase, float] = {phase: client_limits.seconds(phase) for phase in Phase}
         self.seconds = seconds or clock.seconds
         self.contexts = ClientContexts(trust_root, resumes=resumes, seconds=self.seconds)
@@ -487,6 +488,8 @@ class Connections:
         if connection.facts.shown:
             note += f", {connection.facts.shown}"
         outcomes = told(done, host=transmission.target.host, note=note, dialogue=connection.session.dialogue)
+        for seen in self.attempts_seen:
+            seen(transmission.target.host, outcomes, bool(connection.tls))
         if meaning is Meaning.SETTLED:
             transmission.settle(outcomes)
             return

@@ -179,6 +179,13 @@ class Certificates:
             raise RuntimeError("no certificate has been read")
         return self._parts.default
 
+    def ends(self) -> list[tuple[str, float]]:
+        """The name of each certificate in the configuration ("" for the default one), and when it ends (Unix time)."""
+        if self._parts is None:
+            return []
+        ends = [("", self._parts.default.expires.timestamp())]
+        return ends + [(name, identity.expires.timestamp()) for name, identity in self._parts.by_name.items()]
+
     def connection(self, policy: ClientCertificates) -> SSL.Connection:
         """An OpenSSL connection for one client.  Raises RuntimeError before the first read."""
         if self._contexts is None:

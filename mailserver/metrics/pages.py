@@ -1,0 +1,143 @@
+"""The listener for monitoring: ``/metrics``, ``/health/live`` and ``/health/ready`` over HTTP, and nothing else."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+__all__ = ["MonitoringFactory", "Pages"]
+
+IDLE_SECONDS = 30
+CONNECTIONS_MOST = 50
+HEADERS = {
+    b"Cache-Control": b"no-store",
+    b"Content-Security-Policy": b"default-src 'none'",
+    b"X-Content-Type-Options": b"nosniff",
+}
+
+
+class Pages(Resource):
+    """`metrics(accept)` gives the figures and their media type; `not_ready()` why mail is not taken.
+
+    `token()` is what a client has to show (RFC 6750), None for nobody in particular; OSError where it cannot be read.
+    """
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
+        not_ready: Callable[[], Sequence[str]],
+        token: Callable[[], str | None],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._metrics = metrics
+        self._not_ready = not_ready
+        self._token = token
+
+    def render_GET(self, request: Request) -> Any:
+        """Answer."""
+        for name, value in HEADERS.items():
+            request.setHeader(name, value)
+        if not self._may_ask(request):
+            request.setHeader(b"WWW-Authenticate", b"Bearer")
+            return _said(request, 401, "A token is wanted.")
+        if request.path == b"/metrics":
+            answering = Deferred.fromCoroutine(self._answer(request))
+            gone = request.notifyFinish()
+            gone.addErrback(lambda _: answering.cancel())
+            answering.addErrback(self._stumbled, request)
+            return NOT_DONE_YET
+        if request.path == b"/health/live":
+            return _as_json(request, 200, {"live": True})
+        if request.path == b"/health/ready":
+            reasons = list(self._not_ready())
+            return _as_json(request, 503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+        return _said(request, 404, "There are /metrics, /health/live and /health/ready.")
+
+    def _may_ask(self, request: Request) -> bool:
+        try:
+            token = self._token()
+        except OSError as error:
+            self.log.error("the token for monitoring cannot be read, so nobody is let in: {error}", error=error)
+            return False
+        if token is None:
+            return True
+        kind, _, shown = (request.getHeader(b"authorization") or b"").partition(b" ")
+        return kind.lower() == b"bearer" and hmac.compare_digest(shown.strip(), token.encode())
+
+    async def _answer(self, request: Request) -> None:
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
+        text, media_type = await self._metrics(accept)
+        request.setHeader(b"Content-Type", media_type.encode("ascii"))
+        request.setHeader(b"Content-Length", b"%d" % len(text))
+        if request.method != b"HEAD":
+            request.write(text)
+        request.finish()
+
+    def _stumbled(self, failure: Any, request: Request) -> None:
+        if request._disconnected:  # whoever asked has gone
+            return
+        self.log.failure("the figures could not be given out", failure)
+        request.setResponseCode(500)
+        request.finish()
+
+
+class MonitoringFactory(Site):
+    """A listener's connections: at most fifty."""
+
+    noisy = False
+    displayTracebacks = False
+
+    def __init__(self, pages: Pages) -> None:
+        super().__init__(pages, timeout=IDLE_SECONDS)  # type: ignore[no-untyped-call]
+        self._open: set[Any] = set()
+
+    @property
+    def connections(self) -> int:
+        """Those that are open now."""
+        return len(self._open)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """None, which closes it, where there are too many."""
+        if len(self._open) >= CONNECTIONS_MOST:
+            return None
+        protocol: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        self._open.add(protocol)
+        lost = protocol.connectionLost
+
+        def gone(reason: Any) -> None:
+            self._open.discard(protocol)
+            lost(reason)
+
+        protocol.connectionLost = gone
+        return protocol
+
+    def shut_down(self) -> Deferred[None]:
+        """End all of them."""
+        for protocol in list(self._open):
+            protocol.transport.abortConnection()
+        return succeed(None)
+
+
+def _as_json(request: Request, status: int, value: Any) -> bytes:
+    request.setHeader(b"Content-Type", b"application/json")
+    request.setResponseCode(status)
+    return json.dumps(value).encode() + b"\n"
+
+
+def _said(request: Request, status: int, words: str) -> bytes:
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+    request.setResponseCode(status)
+    return words.encode() + b"\n"
