@@ -43,7 +43,7 @@ class SRS(CommandCase):
         self.configure(CONFIGURATION + RELAY)
         said = self.command("route", str(path))
         self.assertIn(f"{path} is the return path of bob@far.example", said.out)
-        self.assertIn("→ bob@far.example, by the relay mx", said.out)
+        self.assertIn("→ bob@far.example, by ", said.out)
         old = keys.made(Address("bob", "far.example"), "example.org", today - 30)
         self.assertIn("has expired", self.command("route", str(old)).out)
         token = keys.for_token("a" * 20, "example.org", today)
