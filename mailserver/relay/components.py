@@ -44,7 +44,7 @@ class RelayOptions(PaceKeys, HopKeys):
     connect_timeout: Seconds = 30.0
     """How long to wait for a connection."""
     tls_resumption: bool = True
-    """Go on with TLS sessions of earlier connections to the same address, which saves both sides most of a handshake."""
+    """Resume TLS sessions of earlier connections to the same address, for up to an hour."""
     eightbit: Literal["convert", "raw", "refuse"] = "convert"
     """What becomes of 8-bit content for a host that does not offer 8BITMIME: `convert` encodes the parts of the message that need
     it, `raw` sends it as it came, `refuse` returns it."""
