@@ -104,6 +104,18 @@ class Damage(TestCase):
         with self.assertRaises(CaptureFault):
             read(section() + interface() + block(6, longer + bytes(40)))
 
+    def test_the_place_of_damage_is_that_in_the_file_whatever_the_pieces(self) -> None:
+        beginning = section() + interface() + block(4, bytes(100)) + packet(FRAMES[0])
+        for good, bad, words in (
+            (beginning, struct.pack("<II", 6, 33), "a block of 33 octets"), (beginning, struct.pack("<II", 4, 8), "a block of 8 octets"),
+            (section(), interface() * 10_001, "too many interfaces"), (pcap(FRAMES), struct.pack("<IIII", 0, 0, FRAME_OCTETS + 1, 4), "a frame of"),
+        ):  # fmt: skip
+            for size in (7, 1 << 20):
+                with self.assertRaisesRegex(CaptureFault, words) as raised:
+                    read(good + bad + bytes(60), size)
+                if words != "too many interfaces":
+                    self.assertIn(f"at octet {len(good):,}:", str(raised.exception))
+
     @given(st.sampled_from([b"", pcap([]), section(), section() + interface()]), any_octets(max_size=300))
     def test_no_octets_raise_anything_else(self, beginning: bytes, octets: bytes) -> None:
         try:
