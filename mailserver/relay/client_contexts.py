@@ -32,7 +32,7 @@ from mailserver.trust.dane import DaneFault, DaneMatch
 
 __all__ = ["ClientContexts", "Securing"]
 
-SESSIONS_KEPT = 10_000
+SESSIONS_KEPT = 2_000
 SESSION_SECONDS = 3600.0  # a certificate is looked at anew at least so often
 
 DANE_FAULTS = {
@@ -181,10 +181,15 @@ class Securing:
             self._detail = detail
 
     def completed(self, connection: SSL.Connection | None, now: float) -> HandshakeFacts:
-        """What was found.  `now` is Unix time, for the certificates that DANE looks at."""
-        if connection is None:  # a transport that is no socket
-            return HandshakeFacts("TLS", fault=self._fault, detail=self._detail)
+        """What was found.  `now` is Unix time, for the certificates that DANE looks at.
+
+        Raises ValueError where a certificate is to be looked at and the transport shows none.
+        """
         demand = self._demand
+        if connection is None:  # a transport that is no socket
+            if demand.tlsa is not None or demand.looks_at_authorities:
+                raise ValueError("a transport whose certificates cannot be seen")
+            return HandshakeFacts("TLS")
         match, fault, detail = "", self._fault, self._detail
         chain = _chain(connection) or (() if self._kept is None else self._kept.chain)
         if demand.looks_at_authorities and fault is TLSFault.NONE:

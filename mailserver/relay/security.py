@@ -206,8 +206,7 @@ def _of_requiretls(of_route: Demand, host: Host, name_is_sure: bool) -> Demand |
     if tlsa.state is TLSAState.FAILED:
         return _no_tlsa(host)
     if tlsa.state is TLSAState.USABLE:
-        mode = TLSMode.VERIFIED if of_route.mode is TLSMode.VERIFIED else TLSMode.DANE
-        return replace(demand, mode=mode, name=tlsa.base_name or host.name, tlsa=tlsa)
+        return _with_dane(demand, host)
     is_in_policy = policy is not None and policy.matches(host.name)
     if policy is not None and policy.mode is STSMode.ENFORCE and not is_in_policy:
         return replace(_not_in_policy(of_route, host), is_final=True)
@@ -240,9 +239,7 @@ def _of_policies(of_route: Demand, host: Host, sts: STSAnswer | None) -> Demand 
     if tlsa.state is TLSAState.FAILED:
         return _no_tlsa(host)
     if tlsa.state is TLSAState.USABLE:  # RFC 8461 section 2: MTA-STS does not override what DANE has found
-        mode = TLSMode.VERIFIED if is_verified else TLSMode.DANE
-        name = tlsa.base_name or host.name
-        return replace(of_route, mode=mode, name=name, tlsa=tlsa, source=DemandedBy.DANE, why="the host has TLSA records")
+        return _with_dane(replace(of_route, source=DemandedBy.DANE, why="the host has TLSA records"), host)
     policy = None if sts is None else sts.policy
     if policy is not None and policy.mode is STSMode.ENFORCE:
         if not policy.matches(host.name):
@@ -257,6 +254,13 @@ def _of_policies(of_route: Demand, host: Host, sts: STSAnswer | None) -> Demand 
         why = f"TLSA records of no use: {tlsa.why}" if tlsa.why else "TLSA records of no use"
         demand = replace(demand, mode=TLSMode.REQUIRED, source=DemandedBy.DANE, why=why)
     return demand
+
+
+def _with_dane(demand: Demand, host: Host) -> Demand:
+    """The certificate has to match.  Where the configuration wants one with the host's name, it has to have that, too."""
+    if demand.mode is TLSMode.VERIFIED:
+        return replace(demand, tlsa=host.tlsa)
+    return replace(demand, mode=TLSMode.DANE, name=host.tlsa.base_name or host.name, tlsa=host.tlsa)
 
 
 def _no_tlsa(host: Host) -> Barred:

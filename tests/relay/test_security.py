@@ -156,6 +156,9 @@ class Demands(SynchronousTestCase):
         host = Host(NAME, (), 0, USABLE)
         self.assertEqual(demanded(tls=OPPORTUNISTIC, domain="", host=host).name, "base.example.org")
         self.assertEqual(demanded(tls=OPPORTUNISTIC, domain="", host=host, tls_not_required=True).name, NAME)
+        for requires_tls in (False, True):
+            demand = demanded(tls=VERIFIED, domain="", host=host, requires_tls=requires_tls)
+            self.assertEqual((demand.mode, demand.name, demand.tlsa), (VERIFIED, NAME, USABLE), "the name that is configured")
 
     def test_only_none_and_opportunistic_allow_mail_in_the_clear(self):
         self.assertEqual([mode for mode in TLSMode if Demand(mode).allows_clear], [NONE, OPPORTUNISTIC])
