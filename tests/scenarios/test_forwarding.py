@@ -67,7 +67,7 @@ class Forwarding(ScenarioCase):
         self.assertRegex(path, r"\ASRS0=[A-Z2-7]{8}=[A-Z2-7]{2}=sender\.example=bob@example\.org\Z")
         [kept] = front.wait_for_mail("alice")
         self.assertEqual((kept.header("Return-Path"), kept.header("Delivered-To")), ("<bob@sender.example>", "alice@example.org"))
-        self.assertIn(f"return_path={path}", front.log())
+        wait_until(lambda: f"return_path={path}" in front.log(), front.log)
         self.assertIn(path, front.command("explain", sent.id).stdout)
         route = front.command("route", path)
         self.assertIn(f"{path} is the return path of bob@sender.example", route.stdout)
@@ -81,7 +81,7 @@ class Forwarding(ScenarioCase):
         forged = path.replace("=bob@", "=victim@")
         self.assertEqual(self.bounce(front, forged), [250, 550])
         for what in ("a return path takes bounces alone", "was not made here, or was changed"):
-            self.assertIn(what, front.log())
+            wait_until(lambda what=what: what in front.log(), front.log)
 
         keys = Path(front.work) / "data-keys" / "srs"
         self.assertEqual([oct(one.stat().st_mode & 0o777) for one in (keys, *keys.iterdir())], ["0o700", "0o400"])
