@@ -93,7 +93,8 @@ class Usage:
 class Client:
     """A blocking SMTP client that does no more than it must."""
 
-    def __init__(self, port: int, *, source: str = "") -> None:
+    def __init__(self, port: int, *, source: str = "", sender: str = SENDER) -> None:
+        self._sender = sender
         self._socket = socket.create_connection(("127.0.0.1", port), 60, (source, 0) if source else None)
         self._replies = self._socket.makefile("rb")
         self._expect(b"2")
@@ -117,7 +118,7 @@ class Client:
         self.command(b".")
 
     def begin(self) -> None:
-        self.command(f"MAIL FROM:<{SENDER}>".encode())
+        self.command(f"MAIL FROM:<{self._sender}>".encode())
         self.command(f"RCPT TO:<{ACCOUNT}>".encode())
         self.command(b"DATA", b"3")
 
