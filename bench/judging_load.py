@@ -27,6 +27,7 @@ PEERS = 20
 PEERS_DOMAIN = "peers.mailbench.net"
 NEW_WORDS = 10  # of each message: names and numbers that no other message has
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TEXT_OCTETS = 65_536  # a longer message says the same again
 SECONDS = 60.0
 
 
@@ -44,8 +45,9 @@ def signed_messages(count: int, octets: int) -> tuple[list[bytes], str]:
     for number in range(count):
         new = ["".join(random.choices(LETTERS, k=9)) for _ in range(NEW_WORDS)]
         body = b""
-        while len(body) < octets:
+        while len(body) < min(octets, TEXT_OCTETS):
             body += corpus.message("ham", more=new if not body else (), words=300).partition(b"\r\n\r\n")[2]
+        body *= -(-octets // len(body))
         body = body[: body.rfind(b"\r\n", 0, octets) + 2]
         subject = " ".join([word.decode() for word in body.split()[:5]])
         header = (
