@@ -273,7 +273,7 @@ class Connections:
                     self._begin(record, transmission)
         finally:
             self._deciding = False
-        if self.pool.paced_until != math.inf:
+        if self.pool.paced_until != math.inf and not self._stopping:
             self._await_turn()
 
     def _await_turn(self) -> None:

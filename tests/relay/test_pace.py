@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -351,6 +352,18 @@ class OverThePace(RelayCase):
         self.assertEqual(len(self.relay.destinations(1)), 1)
         self.pass_time(3600)
         self.assertEqual(self.relay.destinations(1)[0].put_off, 0)
+
+    def test_a_relay_that_stops_waits_for_no_turn(self):
+        self.successResultOf(Deferred.fromCoroutine(self.relay.stop()))
+        self.relay = self.make(paces=PaceTable(PaceLimit(per_minute=6)))
+        self.peers(Peer())
+        waiting = [self.begin() for _ in range(5)]
+        self.turn()
+        stopped = Deferred.fromCoroutine(self.relay.stop())
+        self.turn()
+        self.successResultOf(stopped)
+        self.assertTrue(all(waiting))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_reload_changes_limits_and_keeps_what_was_learnt(self):
         self.relay = self.make(paces=PaceTable(PaceLimit(per_minute=600)))
