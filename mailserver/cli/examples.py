@@ -145,7 +145,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "mailserver route": (
         "mailserver route sales@example.org --from 192.0.2.7",
+        "mailserver route bob@example.net --sender alice@example.org",
         "mailserver route bob@example.net --tls",
+    ),
+    "mailserver probe": (
+        "mailserver probe bob@example.net",
+        "mailserver probe bob@example.net --sender alice@example.org --seconds 20",
     ),
     "mailserver tls-override add": (
         "mailserver tls-override add example.net --require --for 30d --why 'contract of 2026'",

@@ -62,7 +62,9 @@ class RouteMap(Generic[Way]):
     def __init__(self, default: Way, rules: Iterable[tuple[RouteRule, Way]] = ()) -> None:
         self.default = default
         self._by_domain: dict[str, dict[str, Way]] = {}
+        self.is_single = True  # there are no rules
         for rule, way in rules:
+            self.is_single = False
             for domain, sender in rule.pairs():
                 self._by_domain.setdefault(domain, {}).setdefault(sender, way)
 
@@ -71,13 +73,9 @@ class RouteMap(Generic[Way]):
         """All that there are, `default` the first; one may be there several times."""
         return [self.default, *[way for ways in self._by_domain.values() for way in ways.values()]]
 
-    def __bool__(self) -> bool:
-        """Whether there are any rules."""
-        return bool(self._by_domain)
-
     def route_for(self, sender: Address | None, address: Address) -> Way:
         """The way of mail from `sender` (None: the null reverse-path) to `address`."""
-        if not self._by_domain:
+        if self.is_single:
             return self.default
         senders: Sequence[str] = ()
         for domain in _domains(address):

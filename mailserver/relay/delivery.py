@@ -327,23 +327,35 @@ class Relay:
         """
         call = _Call(self.connections.withdraw)
         destinations = call.one_for_each(destinations)
-        for settings, same in self._by_route(envelope, destinations):
-            if settings.refusal is not None:
-                for destination in same:
-                    call.report(destination.index, settings.refusal)
-            elif settings.by_domain:
-                for domain, shared in _by_domain(call, same).items():
-                    self._route(settings, call, envelope, content, domain, shared)
-            else:
-                self._route(settings, call, envelope, content, TO_SMARTHOST, same)
+        routes = self.routes
+        if routes.is_single:  # as most are
+            self._follow_route(routes.default, call, envelope, content, destinations)
+        else:
+            for settings, same in self._by_route(envelope, destinations):
+                self._follow_route(settings, call, envelope, content, same)
         return call.answer()
+
+    def _follow_route(
+        self,
+        settings: RouteSettings,
+        call: _Call,
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
+    ) -> None:
+        if settings.refusal is not None:
+            for destination in destinations:
+                call.report(destination.index, settings.refusal)
+        elif settings.by_domain:
+            for domain, shared in _by_domain(call, destinations).items():
+                self._route(settings, call, envelope, content, domain, shared)
+        else:
+            self._route(settings, call, envelope, content, TO_SMARTHOST, destinations)
 
     def _by_route(
         self, envelope: Envelope, destinations: Sequence[Destination]
     ) -> Iterable[tuple[RouteSettings, Sequence[Destination]]]:
         """The destinations of each route: none of another route is ever in their transactions."""
-        if not self.routes:
-            return [(self.routes.default, destinations)]
         found: dict[RouteSettings, list[Destination]] = {}
         for destination in destinations:
             settings = self.routes.route_for(envelope.sender, destination.route.address)

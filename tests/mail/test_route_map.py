@@ -59,7 +59,7 @@ class Order(SynchronousTestCase):
 
     def test_without_rules_there_is_one_way(self):
         ways = RouteMap("usual")
-        self.assertFalse(ways)
+        self.assertTrue(ways.is_single)
         self.assertEqual((ways.route_for(None, Address("a", "b.example")), list(ways.ways)), ("usual", ["usual"]))
 
 
