@@ -301,12 +301,12 @@ def large(folder: Path) -> None:
                     waits.append(time.monotonic() - begin)
                     time.sleep(0.005)
 
-            asking = threading.Thread(target=ask)
-            asking.start()
             send(server.port, [b"Subject: the first try\r\n\r\n"], sessions=1)
             time.sleep(GREYLIST_SECONDS)
             sender = Client(server.port, source=f"{SOURCES}.1", sender=SENDER)
             sender.command(f"EHLO peer1.{PEERS_DOMAIN}".encode())
+            asking = threading.Thread(target=ask)
+            asking.start()
             begin = time.monotonic()
             sender.message(octets)
             took = time.monotonic() - begin
