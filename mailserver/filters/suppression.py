@@ -185,7 +185,8 @@ def _reply(there: Suppression, until: float) -> Reply:
     undo = f"mailserver suppression remove {there.account} {there.address}"
     if not undo.isascii() or not undo.isprintable() or len(undo) > LINE_CHARACTERS:
         undo = "mailserver suppression remove"
-    return Reply.of(550, "5.1.1", first, "If it exists by now, ask your postmaster to have it tried again:", undo)
+    # The last line is not the command: the transaction's id comes behind it.
+    return Reply.of(550, "5.1.1", first, f"To have it tried again: {undo}", "If it exists by now, ask your postmaster for that")
 
 
 def _day(moment: float) -> str:

@@ -230,7 +230,7 @@ class Undone(SuppressionCase):
 
     def test_an_address_outside_ascii_is_refused_in_words_that_a_reply_can_have(self) -> None:
         self.order("add", user=ALICE, address="jörg@example.net")
-        self.assertIn("mailserver suppression remove", self.at_rcpt("jörg@example.net").reply.lines[-1])
+        self.assertIn("mailserver suppression remove", self.at_rcpt("jörg@example.net").reply.lines[1])
 
 
 class Faults(SuppressionCase):
