@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from twisted.logger import Logger
@@ -45,7 +46,7 @@ class ClientCertificate:
                 self._read = _pair_of(*self.paths)
             except OSError as error:
                 self._why = f"{error.filename or self.paths[0]}: {error.strerror or error}"
-            except (ValueError, TypeError, SSL.Error) as error:
+            except (ValueError, TypeError, SSL.Error, UnsupportedAlgorithm) as error:
                 self._why = f"{self.paths[0]}, {self.paths[1]}: {_words_of(error)}"
         return self._why
 
