@@ -8,6 +8,8 @@ daemon mode) is started as it is.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,8 +19,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 __all__ = ["Nursed", "nursed"]
@@ -173,21 +178,50 @@ def become(request: dict[str, Any], paths: Sequence[str]) -> None:
     random.seed()
 
 
+def end(run: Callable[[], Any]) -> NoReturn:
+    """Run it and end as the interpreter would, but for taking each module apart: in a fork that copies every page, for a third of a second."""
+    code: object
+    try:
+        code = run()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
+
+
+def commands() -> list[str]:
+    """The modules of the command line; a command imports those that it needs."""
+    folder = Path(importlib.import_module("mailserver.cli").__path__[0])
+    return sorted(f"mailserver.cli.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("__"))
+
+
 def main(descriptor: str) -> None:
     paths = sys.path[1:]  # the first is the folder in which this was started
-    for name in IMPORTED:
+    for name in (*IMPORTED, *commands()):
         importlib.import_module(name)
     if "twisted.internet.reactor" in sys.modules or "twisted.plugins" in sys.modules:
         raise RuntimeError("the nursery has a reactor, or knows the plugins already")
+    gc.collect()
+    gc.freeze()  # what all share is not walked through, and so not copied
     request = Nursery(socket.socket(fileno=int(descriptor))).run()
     become(request, paths)
     if os.path.basename(request["arguments"][0]) == "mailserver":
         from mailserver.cli import main as run_command
 
-        sys.exit(run_command())
+        end(run_command)
     from twisted.scripts.twistd import run
 
-    run()
+    end(run)
 
 
 if __name__ == "__main__":

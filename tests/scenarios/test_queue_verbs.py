@@ -188,7 +188,7 @@ class Route(ScenarioCase):
         self.assertIn("Relaying denied", self.route(server, "x@far.example", "--from", "0.0.0.0/0", code=1)["reply"])
         self.assertTrue(self.route(server, "x@far.example", "--from", "127.0.0.1")["accepted"])
         self.assertEqual(server.command("route", "not an address").returncode, 1)
-        self.assertIn("by the relay smarthost", server.command("route", "sales@example.org").stdout)
+        self.assertIn("by [relay] to 127.0.0.1", server.command("route", "sales@example.org").stdout)
 
     def test_a_file_that_is_named_is_tried_whatever_the_running_server_has_read(self) -> None:
         server = self.serve(RELAY)
