@@ -33,6 +33,7 @@ from mailserver.trust.dane import DaneFault, DaneMatch
 __all__ = ["ClientContexts", "Securing"]
 
 SESSIONS_KEPT = 2_000
+SESSION_CHAIN_OCTETS_MOST = 16_384  # of certificates; OpenSSL's session has them once more
 SESSION_SECONDS = 3600.0  # a certificate is looked at anew at least so often
 
 DANE_FAULTS = {
@@ -100,6 +101,8 @@ class ClientContexts:
             return
         session = connection.get_session()
         if session is None:
+            return
+        if sum(map(len, facts.chain)) > SESSION_CHAIN_OCTETS_MOST:  # strangers do not fill our memory with their certificates
             return
         before = self._sessions.pop(key, None)
         until = self._seconds() + SESSION_SECONDS

@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mailserver.mail.dns_records import TLSA
 from mailserver.relay.conclusions import TLSSession
 from mailserver.relay.hosts import Host, Hosts
 from mailserver.relay.security import Barred, Demand, TLSOverride
-from mailserver.trust.chain import names_of
+from mailserver.transport.certificate_faults import UNREADABLE
+from mailserver.trust.chain import key_octets, names_of
 from mailserver.trust.mta_sts import STSAnswer
 
 __all__ = ["explored_hosts", "explored_override", "explored_session", "explored_sts"]
 
 NAMES_MOST = 20  # of a certificate
+CERTIFICATES_MOST = 5  # of a host
 TEXT_CHARACTERS = 500
 
 
@@ -83,7 +84,7 @@ def explored_session(session: TLSSession) -> dict[str, Any]:
         "cipher": facts.cipher,
         "group": facts.group,
         "match": facts.match,
-        "certificates": [_certificate(one) for one in facts.chain[:5]],
+        "certificates": [_certificate(one) for one in facts.chain[:CERTIFICATES_MOST]],
     }
 
 
@@ -132,16 +133,15 @@ def _certificate(der: bytes) -> dict[str, Any]:
     shown: dict[str, Any] = {"sha256": hashlib.sha256(der).hexdigest()}
     try:
         certificate = x509.load_der_x509_certificate(der)
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         shown |= {
-            "key_sha256": hashlib.sha256(key).hexdigest(),
+            "key_sha256": hashlib.sha256(key_octets(der) or b"").hexdigest(),
             "subject": certificate.subject.rfc4514_string()[:TEXT_CHARACTERS],
             "issuer": certificate.issuer.rfc4514_string()[:TEXT_CHARACTERS],
             "names": [one[:255] for one in names_of(certificate)[:NAMES_MOST]],
             "not_before": _unix(certificate.not_valid_before_utc),
             "not_after": _unix(certificate.not_valid_after_utc),
         }
-    except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:  # what cannot be read is what was shown, too
+    except (TypeError, *UNREADABLE) as error:  # what cannot be read is what was shown, too
         shown["fault"] = str(error)[:TEXT_CHARACTERS]
     return shown
 

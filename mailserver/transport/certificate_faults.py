@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import SSL
 from OpenSSL.SSL import X509VerificationCodes as Found
 
@@ -34,6 +35,7 @@ FAULTS: Mapping[int, str] = MappingProxyType(
 # What `cryptography` raises for a certificate that only OpenSSL accepts, and for a missing extension.
 UNREADABLE = (
     ValueError,
+    UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.ExtensionNotFound,
     x509.InvalidVersion,

@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
 __all__ = [
+    "UNREADABLE",
     "BrokenChain",
     "certificate_of",
     "covers",
@@ -24,6 +25,14 @@ __all__ = [
     "verified_depth",
 ]
 
+# What `cryptography` raises where it looks into a certificate that only OpenSSL accepts.
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 SEQUENCE = 0x30
 TIME_ERRORS = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -40,7 +49,7 @@ def certificate_of(der: bytes) -> x509.Certificate | None:
     """The certificate; None where the octets are none."""
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return None
 
 
@@ -91,11 +100,11 @@ def names_of(leaf: x509.Certificate) -> list[str]:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         names = []
-    except ValueError:
+    except UNREADABLE:
         return []
     try:
         common = [] if names else [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except ValueError:
+    except UNREADABLE:
         common = []
     return [name.lower().removesuffix(".") for name in names or common]
 
@@ -123,7 +132,7 @@ def is_signed_by(certificate: x509.Certificate, key: Any) -> bool:
             key.verify(signature, signed)
         else:
             return False
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):  # a signature of another kind of key
+    except (InvalidSignature, TypeError, *UNREADABLE):  # a signature of another kind of key
         return False
     return True
 
@@ -158,6 +167,6 @@ def _is_for_servers(leaf: x509.Certificate) -> bool:
         usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return True
-    except ValueError:
+    except UNREADABLE:
         return False
     return ExtendedKeyUsageOID.SERVER_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage

@@ -33,6 +33,7 @@ FULL, SHA_256, SHA_512 = 0, 1, 2  # matching types
 DIGESTS = {SHA_256: hashlib.sha256, SHA_512: hashlib.sha512}
 DIGEST_OCTETS = {SHA_256: 32, SHA_512: 64}
 CHAIN_MOST = 20  # certificates of a host that are looked at; OpenSSL itself takes 100 KB of them
+FULL_ANCHORS_MOST = 4  # of usage 2 that stand in the DNS in full: each is held against each certificate, by signatures
 NAMES_TOLD = 5
 
 
@@ -171,8 +172,15 @@ class _Shown:
 
 
 def _strongest(records: Sequence[TLSA]) -> list[TLSA]:
-    """The usable records without those of SHA-256 beside which, for the same purpose, SHA-512 stands (RFC 7671 section 9)."""
-    usable = [record for record in records if is_usable(record)]
+    """The usable records without those of SHA-256 beside which, for the same purpose, SHA-512 stands (RFC 7671 section 9).
+
+    Of anchors in full the first few count: who publishes hundreds gets no seconds of work for it with each connection.
+    """
+    usable = [record for record in dict.fromkeys(records) if is_usable(record)]
+    in_full = [one for one in usable if one.usage == DANE_TA and one.matching_type == FULL]
+    if len(in_full) > FULL_ANCHORS_MOST:
+        left_out = set(in_full[FULL_ANCHORS_MOST:])
+        usable = [one for one in usable if one not in left_out]
     best: dict[tuple[int, int], int] = {}
     for record in usable:
         kind = record.usage, record.selector

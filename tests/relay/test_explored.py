@@ -13,7 +13,9 @@ from mailserver.relay.explored import explored_session
 from mailserver.relay.security import Demand, OverrideKind, TLSMode, TLSOutcome, TLSOverride
 from mailserver.relay.tls_history import TLSHistory
 from mailserver.relay.wishes import TLSWishes
+from mailserver.trust.chain import key_octets
 from tests.relay.test_sockets import ServerSide, SocketCase, certificate
+from tests.trust.chains import self_signed
 
 ADDRESS = Address("user", "example.org")
 
@@ -134,6 +136,24 @@ class History(SynchronousTestCase):
         self.assertEqual(history.of("a"), ())
         self.assertEqual(len(history.of("d1999")), 1)
         self.assertEqual(sum(len(history.of(f"d{number}")) for number in range(2000)), 2000)
+
+    def test_a_host_with_very_many_certificates_costs_no_more_memory_than_others(self):
+        history = TLSHistory()
+        history.add(session("a", chain=tuple([bytes([n]) * 5_000 for n in range(20)])))
+        ((kept,),) = [history.of("a")]
+        self.assertEqual([one[0] for one in kept.facts.chain], [0, 1, 2])
+        history.add(session("b", chain=(bytes(90_000),)))
+        self.assertEqual(history.of("b")[0].facts.chain, ())
+
+    def test_a_certificate_with_a_key_or_a_version_that_nobody_knows_is_told_too(self):
+        good = self_signed()
+        odd = good.der.replace(bytes.fromhex("2a8648ce3d0201"), bytes.fromhex("2a8648ce3d027f"))  # id-ecPublicKey
+        (shown,) = explored_session(session("a", chain=(odd,)))["certificates"]
+        self.assertEqual((shown["subject"], shown["names"]), ("CN=host", ["elsewhere.example"]))
+        self.assertEqual(shown["key_sha256"], hashlib.sha256(key_octets(odd)).hexdigest())
+        odd = good.der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020105"))
+        (shown,) = explored_session(session("a", chain=(odd,)))["certificates"]
+        self.assertIn("version", shown["fault"])
 
     def test_a_certificate_that_cannot_be_read_is_told(self):
         (shown,) = explored_session(session("a", chain=(b"nonsense",)))["certificates"]

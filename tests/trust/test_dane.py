@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.mail.dns_records import TLSA
+from mailserver.trust import dane
 from mailserver.trust.chain import covers, key_octets, names_of
 from mailserver.trust.dane import DaneFault, DaneMatch, DaneMismatch, TLSAAnswer, TLSAState, in_words, is_usable, match
 from tests.any_octets import any_octets
@@ -160,6 +163,16 @@ class SeveralRecords(SynchronousTestCase):
         found = asked(chain, tlsa(self_signed("rsa"), 3, 1, 1), tlsa(chain[2], 2, 0, 1), tlsa(self_signed(), 2, 1, 2))
         assert isinstance(found, DaneMismatch)
         self.assertEqual((found.fault, "other.example" in found.why), (DaneFault.NAME_MISMATCH, True))
+
+    def test_hundreds_of_anchors_in_full_are_no_work_for_seconds(self) -> None:
+        chain, checks = chain_of(), []
+        keys = [ec.generate_private_key(ec.SECP256R1()).public_key() for _ in range(200)]
+        spki = [one.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo) for one in keys]
+        self.patch(dane, "is_signed_by", lambda certificate, key: checks.append(key))
+        strangers = [TLSA(2, 1, 0, one) for one in spki]
+        self.assertIsInstance(asked([chain[0], *chain * 6], *strangers), DaneMismatch)
+        self.assertLessEqual(len(checks), dane.FULL_ANCHORS_MOST * dane.CHAIN_MOST)
+        self.assertIsInstance(asked(chain, *strangers, tlsa(chain[0], 3, 1, 1)), DaneMatch)
 
     def test_without_a_certificate_or_a_usable_record_nothing_matches(self) -> None:
         host = self_signed()
