@@ -10,13 +10,14 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
-from twisted.web.http import Request
+from twisted.protocols.basic import LineReceiver
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 __all__ = ["MonitoringFactory", "Pages"]
 
-IDLE_SECONDS = 30
+REQUEST_SECONDS = 30
 CONNECTIONS_MOST = 50
 HEADERS = {
     b"Cache-Control": b"no-store",
@@ -69,7 +70,7 @@ class Pages(Resource):
     def _may_ask(self, request: Request) -> bool:
         try:
             token = self._token()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # also where it is no text
             self.log.error("the token for monitoring cannot be read, so nobody is let in: {error}", error=error)
             return False
         if token is None:
@@ -94,15 +95,58 @@ class Pages(Resource):
         request.finish()
 
 
+class _Question(Request):
+    """One request.  None that is asked here has a body: it would be kept on the disk, whoever sent it."""
+
+    _has_body = False
+
+    def gotLength(self, length: int | None) -> None:
+        """The header is there."""
+        super().gotLength(0)  # type: ignore[no-untyped-call]
+        if length != 0:
+            self._has_body = True
+            self.channel._respondToBadRequestAndDisconnect()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Nothing is kept."""
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """It is whole."""
+        if not self._has_body:
+            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
+
+
+class _Channel(HTTPChannel):
+    """One connection.  A request has to be whole within its time, however often something of it comes."""
+
+    owner: MonitoringFactory
+
+    @property
+    def is_answered(self) -> bool:
+        """Nothing of ours is under way."""
+        return not self._handlingRequest
+
+    def dataReceived(self, data: bytes) -> None:
+        """As its own, but the time goes on."""
+        LineReceiver.dataReceived(self, data)  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Any) -> None:
+        """It is closed."""
+        self.owner.closed(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
 class MonitoringFactory(Site):
-    """A listener's connections: at most fifty."""
+    """A listener's connections: at most fifty.  One more takes the place of the one that has waited longest with nothing under
+    way, so that who keeps connections open does not keep others out."""
 
     noisy = False
     displayTracebacks = False
+    protocol = _Channel  # type: ignore[assignment]
 
     def __init__(self, pages: Pages) -> None:
-        super().__init__(pages, timeout=IDLE_SECONDS)  # type: ignore[no-untyped-call]
-        self._open: set[Any] = set()
+        super().__init__(pages, requestFactory=_Question, timeout=REQUEST_SECONDS)  # type: ignore[no-untyped-call]
+        self._open: dict[_Channel, None] = {}
 
     @property
     def connections(self) -> int:
@@ -112,17 +156,22 @@ class MonitoringFactory(Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """None, which closes it, where there are too many."""
         if len(self._open) >= CONNECTIONS_MOST:
-            return None
-        protocol: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        self._open.add(protocol)
-        lost = protocol.connectionLost
+            idle = next((one for one in self._open if one.is_answered), None)
+            if idle is None:
+                return None
+            del self._open[idle]
+            idle.transport.abortConnection()
+        channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        channel.owner = self
+        self._open[channel] = None
+        return channel
 
-        def gone(reason: Any) -> None:
-            self._open.discard(protocol)
-            lost(reason)
+    def closed(self, channel: _Channel) -> None:
+        """It is not there any more."""
+        self._open.pop(channel, None)
 
-        protocol.connectionLost = gone
-        return protocol
+    def log(self, request: Any) -> None:
+        """Who asks each few seconds is no news."""
 
     def shut_down(self) -> Deferred[None]:
         """End all of them."""

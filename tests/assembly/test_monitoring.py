@@ -116,6 +116,10 @@ class WhoAsks(MonitoringCase):
         self.assertEqual((await self.get(service, "/metrics", Authorization="bearer another"))[0], 200)
         (self.work / "token").unlink()
         self.assertEqual((await self.get(service, "/metrics", Authorization="Bearer another"))[0], 401)
+        (self.work / "third").write_text("third\n")
+        self.configure(WATCHED.replace("\n[accounts]", f'token_file = "{self.work}/third"\n\n[accounts]'))
+        await self.ask("reload")
+        self.assertEqual((await self.get(service, "/metrics", Authorization="Bearer third"))[0], 200)
 
     async def test_a_reload_opens_and_closes_it(self) -> None:
         service = await self.serve(BASIC)

@@ -27,9 +27,10 @@ endpoint = "tcp:9154:interface=127.0.0.1"
 | `/health/ready` | 200 where mail is accepted; 503 with the reasons in JSON where it is not: it starts or stops, the queue cannot be written, the disk has no room beside its reserve, a listener is missing, calls come five seconds late |
 
 Whoever can connect may read them, so the endpoint is on loopback or a Unix socket; elsewhere `token_file` names a file
-whose first line a client has to show (`Authorization: Bearer …`, read for each request). There are at most fifty
-connections, and an idle one ends after 30 seconds. There is no TLS: put a proxy before it, or let the collector run on
-this host.
+whose first line a client has to show (`Authorization: Bearer …`). The file is read for each request, and a reload takes
+up another one. There are at most fifty connections: one more takes the place of one that asks nothing. A request is
+whole within 30 seconds, and has no body, or its connection ends. There is no TLS: put a proxy before it, or let the
+collector run on this host.
 
 Counters begin with 0 when the first such listener begins to listen, and are exact: a step that comes too fast for the
 log is counted all the same. Nothing is counted where there is no such listener. Labels take few values, and none that a
