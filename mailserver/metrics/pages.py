@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.web.http import HTTPChannel
@@ -120,6 +121,7 @@ class _Channel(HTTPChannel):
     """One connection.  A request has to be whole within its time, however often something of it comes."""
 
     owner: MonitoringFactory
+    transport: Any
 
     @property
     def is_answered(self) -> bool:
@@ -128,12 +130,12 @@ class _Channel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """As its own, but the time goes on."""
-        LineReceiver.dataReceived(self, data)  # type: ignore[no-untyped-call]
+        LineReceiver.dataReceived(self, data)
 
-    def connectionLost(self, reason: Any) -> None:
+    def connectionLost(self, reason: Any = connectionDone) -> None:
         """It is closed."""
         self.owner.closed(self)
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        super().connectionLost(reason)
 
 
 class MonitoringFactory(Site):

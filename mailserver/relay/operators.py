@@ -35,6 +35,7 @@ class Operator:
     per_minute: float | None = None
 
 
+COMCAST = tuple([f"mx{n}{place}.comcast.net" for n in (1, 2) for place in ("", "a1", "c1", "h1")])  # its customers' have names below it, too
 # What the operators publish of themselves is little; where a limit stands here, it is one that they are known to enforce.
 OPERATORS = (
     Operator("google", ("google.com", "googlemail.com", "psmtp.com")),
@@ -43,7 +44,7 @@ OPERATORS = (
     Operator("apple", ("icloud.com", "apple.com")),
     Operator("proofpoint", ("pphosted.com", "ppe-hosted.com")),
     Operator("mimecast", ("mimecast.com",)),
-    Operator("comcast", ("comcast.net",)),
+    Operator("comcast", COMCAST),
     Operator("gmx", ("gmx.net", "web.de", "kundenserver.de", "perfora.net")),
     Operator("telekom", ("t-online.de",)),
     Operator("mail.ru", ("mail.ru",)),

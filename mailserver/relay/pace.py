@@ -117,6 +117,15 @@ class DestinationPace:
         if former._connections_most < former.limit.connections:
             self._connections_most = min(former._connections_most, float(self.limit.connections))
 
+    def give_up(self, key: Any) -> Any:
+        """A queue that has another pace from now on."""
+        queue = self.queues.pop(key)
+        self.starved.pop(key, None)
+        self.connections -= queue.connections
+        self.opening -= queue.opening
+        self.busy -= queue.connections - queue.opening - queue.closing - len(queue.idle)
+        return queue
+
     def take_over(self, key: Any, queue: Any) -> None:
         """A queue that had another pace has this one."""
         self.queues[key] = queue
@@ -284,7 +293,8 @@ class DestinationPace:
 class Paces:
     """All paces, by name.  An address belongs to one of them, however many hosts' names lead to it: it is one peer.
 
-    So what is shared is an operator's where one of its names leads there; else it is kept under the name that came first.
+    So what is shared is an operator's where one of its names leads there.  Else an address to which several names lead has a pace
+    of its own: anybody may name a host of his so that it leads to an address of others, beside one that asks for less and less.
     """
 
     def __init__(self, table: PaceTable) -> None:
@@ -303,7 +313,9 @@ class Paces:
             return known
         name, limit, is_shared = self.table.of(host or address)
         if known is not None and not is_shared:
-            return known
+            if not host or known.name in (name, address):
+                return known
+            name = address
         pace = self._by_name.get(name)
         if pace is None:
             if len(self._by_name) >= PACES_KEPT:
@@ -311,6 +323,10 @@ class Paces:
             pace = self._by_name[name] = DestinationPace(name, limit, is_shared=is_shared)
         self._by_address[place] = pace
         return pace
+
+    def known(self, address: str, port: int) -> DestinationPace | None:
+        """The pace that this address has by now."""
+        return self._by_address.get((address, port))
 
     def forgive(self) -> None:
         """All go as fast as they are configured."""

@@ -239,7 +239,8 @@ class Pool(Generic[Job]):
         self.paces = Paces(table)
         for destination in self._destinations.values():
             former, key = destination.pace, destination.key
-            pace = self.paces.find(destination.host, key.address, key.port)
+            host = "" if former.name == key.address else destination.host  # several names have led there
+            pace = self.paces.find(host, key.address, key.port)
             if not pace.queues and pace.name == former.name:
                 pace.follow(former)
             pace.take_over(key, destination)
@@ -306,11 +307,26 @@ class Pool(Generic[Job]):
     def _destination(self, key: Key, host: str, route: str = "") -> DestinationQueue[Job]:
         destination = self._destinations.get(key)
         if destination is None:
-            pace = self.paces.find(host, key.address, key.port)
+            pace = self._pace(key, host)
             destination = self._destinations[key] = pace.queues[key] = DestinationQueue(key, pace, host, route)
             if len(self._destinations) > KEYS_KEPT:
                 self._forget(key)
+        elif host != destination.host and not destination.pace.is_shared:
+            self._pace(key, host)
         return destination
+
+    def _pace(self, key: Key, host: str) -> DestinationPace:
+        """The pace of an address.  Where this name changes which it is, all that goes to the address has it."""
+        former = self.paces.known(key.address, key.port)
+        pace = self.paces.find(host, key.address, key.port)
+        if former is not None and former is not pace:
+            for other in [one for one in former.queues if (one.address, one.port) == (key.address, key.port)]:
+                queue = former.give_up(other)
+                pace.take_over(other, queue)
+                queue.pace = pace
+                self._touched[other] = queue
+            self._changed(former)
+        return pace
 
     def _serve(self, destination: DestinationQueue[Job], plan: Plan[Job], now: float) -> None:
         """Give a destination's idle connections to waiting transactions, and open more where there is room."""

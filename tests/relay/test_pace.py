@@ -11,6 +11,7 @@ from mailserver.mail.answers import Delayed, Delivered
 from mailserver.mail.reply import Reply
 from mailserver.relay.operators import Operator, PaceLimit, PaceTable
 from mailserver.relay.pace import NO_LIMIT, DestinationPace, Paces
+from mailserver.relay.pool import Key, Pool, PoolLimits
 from mailserver.relay.rate_replies import SlowDown, slow_down
 from tests.relay.network import Peer, RelayCase, Transport
 from tests.relay.rate_sink import Bucket, FixedWindow, Sending, SlidingWindow
@@ -64,15 +65,55 @@ class Words(SynchronousTestCase):
             self.assertEqual(table.of(host), expected)
         self.assertRaises(ValueError, PaceTable, PaceLimit(), [Operator("nobody", ())])
 
-    def test_an_address_has_one_pace_whatever_names_lead_there_and_an_operators_if_one_of_them_is(self):
+    def test_an_address_has_one_pace_an_operators_if_one_of_its_names_is_and_its_own_if_there_are_several(self):
         paces = Paces(PaceTable(PaceLimit()))
         first = paces.find("mx.customer.example", "192.0.2.1", 25)
-        self.assertIs(paces.find("mx.other.example", "192.0.2.1", 25), first)
-        self.assertIsNot(paces.find("mx.other.example", "192.0.2.2", 25), first)
+        self.assertIs(paces.find("mx.customer.example", "192.0.2.3", 25), first)
+        own = paces.find("mx.other.example", "192.0.2.1", 25)
+        self.assertEqual(own.name, "192.0.2.1")
+        for name in ("mx.customer.example", "mx.third.example", ""):
+            self.assertIs(paces.find(name, "192.0.2.1", 25), own)
         self.assertIs(paces.find("mx.customer.example", "192.0.2.3", 25), first)
         google = paces.find("aspmx.l.google.com", "192.0.2.1", 25)
         self.assertEqual(google.name, "google")
         self.assertIs(paces.find("mx.customer.example", "192.0.2.1", 25), google)
+        self.assertEqual(paces.find("c-192-0-2-9.hsd1.ca.comcast.net", "192.0.2.9", 25).name, "c-192-0-2-9.hsd1.ca.comcast.net")
+
+    def test_who_names_an_address_of_others_as_his_host_does_not_slow_their_mail(self):
+        pool = Pool(PoolLimits())
+        his, theirs = Key("192.0.2.66", 25, ""), Key("192.0.2.1", 25, "")
+        for key in (his, theirs):
+            pool.submit(key, "a", host="mx.evil.example")
+        records = {record.key: record for record, _ in pool.assign(0.0).open}
+        pool.opened(records[theirs], 0.0)
+        pool.submit(theirs, "b", host="mx.evil.example")
+        pool.assign(0.0)
+        pool.failed(records[his], 0.0, SLOWER, slow_down=MESSAGES)
+        self.assertTrue(pool.is_paused(theirs, "mx.evil.example", 1.0))
+        encrypted = theirs._replace(policy="dane")
+        self.assertFalse(pool.is_paused(encrypted, "mx.victim.example", 1.0))
+        self.assertFalse(pool.is_paused(theirs, "mx.evil.example", 1.0))
+        self.assertTrue(pool.is_paused(his, "mx.evil.example", 1.0))
+        pace = pool.pace_of(theirs)
+        self.assertIs(pool.pace_of(encrypted), pace)
+        self.assertEqual((pace.connections, pace.opening, pace.busy), (2, 1, 1))
+        self.assertEqual((pool.pace_of(his).connections, pool.pace_of(his).busy), (0, 0))
+        pool.change(PoolLimits(), PaceTable(PaceLimit()))
+        self.assertEqual(pool.pace_of(theirs).name, "192.0.2.1")
+        pool.gone(records[theirs])
+        self.assertEqual((pool.pace_of(theirs).connections, pool.pace_of(theirs).busy), (1, 0))
+
+    def test_a_host_that_turns_out_to_be_an_operators_has_the_operators_limits(self):
+        pool = Pool(PoolLimits(), PaceTable(PaceLimit(), [Operator("big", ("big.example",), connections=1)]))
+        key = Key("192.0.2.1", 25, "")
+        for job in range(3):
+            pool.submit(key, job, host="mx.customer.example")
+        self.assertEqual(len(pool.assign(0.0).open), 2)
+        pool.put_off(key, "mx1.big.example", 0.0)
+        pace = pool.pace_of(key)
+        self.assertEqual((pace.name, pace.connections, pace.connections_most), ("big", 2, 1))
+        pool.submit(Key("192.0.2.2", 25, ""), 4, host="mx2.big.example")
+        self.assertEqual(pool.assign(0.0).open, [])
 
 
 class Matrix(SynchronousTestCase):
