@@ -89,6 +89,10 @@ class Schedule:
         """When it is given up."""
         return received_at + self._expire
 
+    def has_passed(self, since: float, now: float) -> bool:
+        """As much time as a message has."""
+        return now - since >= self._expire
+
     def warning(self, received_at: float) -> float | None:
         """When the sender is told of the delay, None where a failure would come as soon."""
         return received_at + self._warn if self._warn is not None and self._warn < self._expire else None

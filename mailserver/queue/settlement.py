@@ -42,7 +42,7 @@ class Settlement:
         """What becomes of a destination that was not reached.  `outcome` None is a delivery without an answer: `why`.
 
         Where no attempt before this one has been made since `since`, it is not given up: the clock, the network or this server
-        may have been away for as long as the message is old.
+        may have been away for as long as the message is old.  What is put off all the time is given up when it was for that long.
         """
         before = (entry.attempts or {}).get(destination.index)
         made = before.attempts + 1 if before is not None else 1
@@ -62,7 +62,10 @@ class Settlement:
                 due = schedule.put_off(put_off, received_at=received_at, now=now)
             else:
                 due = schedule.next_due(attempts=made, received_at=received_at, now=now, chance=chance)
-            if due is None and (before is None or not before.was_made(since, now)):
+            was_tried = before is not None and before.was_made(since, now)
+            # A pace that never has room for it: nobody else would ever end this.
+            had_all_its_time = put_off is not None and schedule.has_passed(since, now)
+            if due is None and not (was_tried or had_all_its_time):
                 due = now + put_off if put_off else schedule.after_pause(attempts=made, now=now, chance=chance)
             if due is None:
                 note = f"{note}; {GIVEN_UP}" if note else GIVEN_UP

@@ -76,8 +76,12 @@ class Settling(SynchronousTestCase):
         soon = settlement.not_delivered(entry, destination, waits, "", now=end - 10, chance=0.5)
         self.assertEqual((soon.state, soon.due), (EntryState.DEFERRED, end))
         entry.attempts = {destination.index: soon}
-        never_tried = settlement.not_delivered(entry, destination, waits, "", now=end + 1, chance=0.5)
+        never_tried = settlement.not_delivered(entry, destination, waits, "", now=end + 1, chance=0.5, since=end - DAY)
         self.assertEqual((never_tried.state, never_tried.due), (EntryState.DEFERRED, end + 41))
+        entry.attempts = {destination.index: never_tried}
+        for since, state in ((end - DAY, EntryState.DEFERRED), (end - 7 * DAY, EntryState.FAILED)):
+            later = settlement.not_delivered(entry, destination, waits, "", now=end + 41, chance=0.5, since=since)
+            self.assertEqual(later.state, state)
         entry.attempts = {destination.index: settlement.not_delivered(entry, destination, Delayed(BUSY), "", now=end - 5, chance=0.5)}
         over = settlement.not_delivered(entry, destination, waits, "", now=end + 1, chance=0.5)
         self.assertEqual(over.state, EntryState.FAILED)
