@@ -35,7 +35,9 @@ class Operator:
     per_minute: float | None = None
 
 
-COMCAST = tuple([f"mx{n}{place}.comcast.net" for n in (1, 2) for place in ("", "a1", "c1", "h1")])  # its customers' have names below it, too
+# The machines of its customers have names below comcast.net, too.
+COMCAST = tuple([f"mx{n}{place}.comcast.net" for n in (1, 2) for place in ("", "a1", "c1", "h1")])
+
 # What the operators publish of themselves is little; where a limit stands here, it is one that they are known to enforce.
 OPERATORS = (
     Operator("google", ("google.com", "googlemail.com", "psmtp.com")),
