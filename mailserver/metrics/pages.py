@@ -135,7 +135,7 @@ class _Channel(HTTPChannel):
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """It is closed."""
         self.owner.closed(self)
-        super().connectionLost(reason)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
 class MonitoringFactory(Site):

@@ -530,12 +530,18 @@ def request_of(
 
 
 def _recipient(destination: Destination) -> Recipient:
-    """The recipient at its final address.  After an alias ORCPT names the original address (RFC 3461 section 5.2.7.1)."""
+    """The recipient at its final address.  After an alias ORCPT names the original address (RFC 3461 section 5.2.7.1).
+
+    Where the sender is to hear nothing, whoever he is, the next host is not asked to tell him of a success or a delay.
+    """
     recipient, address = destination.recipient, destination.route.address
     if recipient.address is address or recipient.address == address:
         return recipient
     given = recipient.parameters
-    return Recipient(address, RecipientParameters(given.notify, given.orcpt or _original(recipient.address)))
+    notify = given.notify
+    if destination.quiet:
+        notify = frozenset({"FAILURE"} if notify is None or "FAILURE" in notify else {"NEVER"})
+    return Recipient(address, RecipientParameters(notify, given.orcpt or _original(recipient.address)))
 
 
 def _original(address: Address) -> tuple[str, str]:

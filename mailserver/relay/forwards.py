@@ -3,8 +3,8 @@
 A host may not send in the name of a stranger's domain: SPF of that domain does not name it.  So a copy that leaves by an alias
 leaves with a return path of ours (`return_paths`); the message's other recipients keep its sender.  The null reverse-path and
 senders of our own domains are never changed, nor is anything of the message: above it stands a Delivered-To field with the name
-of the alias, as in Postfix (not where a signature says which of these there are).  A copy that comes back to an alias whose name
-it already bears goes round, and is not sent again.
+of the alias, as in Postfix (X-Loop where a signature says which of these there are: anybody can write one that does).  A copy
+that comes back to an alias whose name it already bears goes round, and is not sent again.
 
 It is done for each attempt and not when the message comes: what has waited for a person's release for weeks leaves with a return
 path that holds as long as any.
@@ -31,7 +31,7 @@ from mailserver.relay.return_paths import ReturnPaths
 
 __all__ = ["ForwardPart", "ForwardRules", "Forwards"]
 
-MARK = "Delivered-To"
+MARK, OTHER_MARK = "Delivered-To", "X-Loop"
 MARKS_READ = 100
 GOES_ROUND = Reply.of(554, "5.4.6", "Mail forwarding loop")  # RFC 3463 section 3.5
 NO_RETURN_PATH = Reply.of(451, "4.3.0", "No return path could be made for a forwarded message")
@@ -90,7 +90,7 @@ class Forwards:
         groups: dict[tuple[Address | None, bytes], list[Destination]] = {}
         outcomes: dict[int, Outcome] = {}
         marks: frozenset[str] | None = None
-        is_marked = True
+        mark = MARK
         for same in one_for_each(destinations):
             direct = next((one for one in same if not self._is_forward(one)), None)
             if direct is not None:
@@ -101,10 +101,10 @@ class Forwards:
             try:
                 if marks is None:
                     marks = marks_of(content)
-                    is_marked = MARK.lower() not in signed_by_others(content.headers)
+                    mark = OTHER_MARK if MARK.lower() in signed_by_others(content.headers) else MARK
                 if _name(alias) not in marks:
                     sender = await self._sender(envelope, alias)
-                    groups.setdefault((sender, mark_of(alias) if is_marked else b""), []).extend(same)
+                    groups.setdefault((sender, mark_of(alias, mark)), []).extend(same)
                     continue
                 outcome = Failed(GOES_ROUND, clean_text(f"it has been at {alias} before"))
             except CancelledError:
@@ -147,13 +147,13 @@ class Forwards:
 
 def marks_of(content: Content) -> frozenset[str]:
     """Where the message says that it has been."""
-    found = content.headers.get_all(MARK)[:MARKS_READ]
+    found = [*content.headers.get_all(MARK)[:MARKS_READ], *content.headers.get_all(OTHER_MARK)[:MARKS_READ]]
     return frozenset([one.strip().strip("<>").lower() for one in found])
 
 
-def mark_of(alias: Address) -> bytes:
-    """The field that says so of this alias; all of it is ASCII."""
-    return f"{MARK}: {_ascii(alias)}\r\n".encode("ascii")
+def mark_of(alias: Address, name: str) -> bytes:
+    """The field of this name that says so of this alias; all of it is ASCII."""
+    return f"{name}: {_ascii(alias)}\r\n".encode("ascii")
 
 
 def _name(alias: Address) -> str:

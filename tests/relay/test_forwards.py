@@ -201,7 +201,9 @@ class Senders(ForwardCase):
         )
         signed = b"Received: x\r\nDKIM-Signature: v=1; h=From:Delivered-To; b=x\r\n" + MESSAGE
         self.deliver("bob@far.example", to(0, "sales@example.org", "ann@big.example"), message=signed)
-        self.assertEqual(self.delivery.calls[-1][1], signed)
+        self.assertEqual(self.delivery.calls[-1][1], b"X-Loop: sales@example.org\r\n" + signed)
+        back = self.deliver("bob@far.example", to(0, "Sales@example.org", "ann@big.example"), message=self.delivery.calls[-1][1])
+        self.assertIsInstance(back[0], Failed)
 
 
 class Keys(ForwardCase):

@@ -48,6 +48,15 @@ class Sending(RelayCase):
             same = Recipient(final, asked)
             self.assertIs(_recipient(Destination(0, same, Remote(final))), same)
 
+    def test_of_what_its_sender_hears_nothing_the_next_host_tells_him_no_success_and_no_delay(self):
+        written, final = Address.parse("sales@example.com"), Address.parse("user@example.org")
+        for given, told in (
+            (None, {"FAILURE"}), ({"SUCCESS", "FAILURE", "DELAY"}, {"FAILURE"}), ({"SUCCESS"}, {"NEVER"}), ({"NEVER"}, {"NEVER"}),
+        ):  # fmt: skip
+            asked = RecipientParameters(None if given is None else frozenset(given))
+            found = _recipient(Destination(0, Recipient(written, asked), Remote(final), quiet=True))
+            self.assertEqual(found.parameters.notify, told)
+
     def test_hosts_that_are_named_are_tried_by_rank_at_their_ports_and_share_nothing_with_the_dns(self):
         a, b = self.peers(None, Peer())
         where, connect = [], self.network.connect_tcp
