@@ -61,6 +61,7 @@ In the order in which they are read:
 * `report_days`: the days that are over, and the reports that are due about them
 * `sent_reports`: what has become of those that were sent
 * `received_reports`: those of others, as they are kept
+* `reporting`: what the two filters share that send reports and read those of others
 * `report_inbox`: the mail for an address of reports: what of it is read, and what is not
 * `dmarc_facts`: what it has found, counted for the reports
 * `dmarc_sending`: sends the reports of the days that are over (RFC 9990)

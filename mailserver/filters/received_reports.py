@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from mailserver.api import IRecords, IStateStore, StorageFull
 
-__all__ = ["KeptReport", "ReceivedReports"]
+__all__ = ["Keepable", "KeptReport", "ReceivedReports"]
 
 KEPT_MOST = 20_000  # records: reports with up to a few hundred rows have one
 KEPT_OF_ONE_MOST = 4_000  # of one reporter, so that he leaves room to the others

@@ -12,8 +12,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailserver.filters import dmarc_facts
-from mailserver.filters.dmarc_reports import FINDING, factory
+from mailserver.filters.dmarc_reports import factory
 from mailserver.filters.report_days import DAY_SECONDS, FIRST_SECONDS, day_of, start_of
+from mailserver.filters.report_inbox import DMARC_FINDING as FINDING
 from mailserver.filters.sent_reports import SentReport
 from mailserver.interfaces import CannotTell, TransactionEnd
 from mailserver.mail.address import Address
