@@ -61,7 +61,7 @@ OURS_RELAY = """
 use = "smarthost"
 host = "127.0.0.1"
 port = {port}
-tls = "none"
+{settings}
 networks = ["127.0.0.0/8"]
 """
 
@@ -145,13 +145,20 @@ class Ours:
     name = "mailserver"
 
     def __init__(
-        self, folder: Path, *, discard: bool = False, pair: Pair | None = None, relay_port: int | None = None
+        self,
+        folder: Path,
+        *,
+        discard: bool = False,
+        pair: Pair | None = None,
+        relay_port: int | None = None,
+        relay_settings: tuple[str, ...] = ('tls = "none"',),
     ) -> None:
         self._folder = folder
         self.port = free_port()
         self.maildir = folder / "mail" / "user"
         self.config = folder / "mailserver.toml"
-        self._relay = "" if relay_port is None else OURS_RELAY.format(port=relay_port)
+        settings = "\n".join(relay_settings)
+        self._relay = "" if relay_port is None else OURS_RELAY.format(port=relay_port, settings=settings)
         self._tls = "" if pair is None else OURS_TLS.format(certificate=pair.certificate, key=pair.key)
         self._delivery = 'use = "discard"' if discard else f'use = "maildir"\npath = "{folder}/mail/{{user}}"'
         self._process: subprocess.Popen[bytes] | None = None
