@@ -14,8 +14,8 @@ from tests.authentication.pam_service import PamService
 from tests.proofs.clients import PASSWORD, USERS, Clients
 from tests.proofs.scene import CONFIG, SUBMISSION, Scene
 from tests.requires import require_tool
-from tests.scenarios.support import Server, family
-from tests.scenarios.test_unprivileged import RUN, USER, python_for_everybody
+from tests.scenarios.support import RUN, Server, family
+from tests.scenarios.test_unprivileged import USER, python_for_everybody
 
 __all__ = ["SmallProcesses", "give_up_root"]
 
@@ -49,6 +49,7 @@ def give_up_root(server: Server, *before: str) -> None:
     python, path = python_for_everybody()
     server.twistd = [*before, python, "-P", "-c", RUN, "-n", "--uid", str(USER.pw_uid), "--gid", str(USER.pw_gid)]
     server.python_path += path
+    server.is_forked = False
 
 
 class SmallProcesses(Scene):

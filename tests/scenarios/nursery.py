@@ -1,8 +1,8 @@
 """Servers, and commands, that start at once: a process that has imported all that a server imports, and becomes one by fork(2) for each that is asked for.
 
 Nine tenths of a start are imports, and the suite starts some hundreds.  What is forked runs what the script of that name runs, twistd or
-mailserver, with arguments, an environment and a folder of its own.  What is started under another command (another user, the
-daemon mode) is started as it is.
+mailserver, with arguments, an environment and a folder of its own.  There is a nursery for each interpreter: what gives root up needs one
+that everybody may run.  What is started under another command (another clock, another view of the file system) is started as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import json
+import operator
 import os
 import random
 import selectors
@@ -19,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -33,8 +35,9 @@ IMPORTED = (
     "twisted.internet.ssl", "mailserver.service", "mailserver.assembly.server", "mailserver.cli", "mailserver.relay.components", "mailserver.delivery.maildir",
 )  # fmt: skip
 REQUEST_OCTETS = 1 << 20
+ROOT = Path(__file__).resolve().parents[2]
 
-_nursery: list[socket.socket] = []
+_nurseries: dict[str, socket.socket] = {}  # by interpreter
 
 
 class Nursed:
@@ -82,27 +85,44 @@ class Nursed:
         self.send_signal(signal.SIGKILL)
 
 
-def nursed(arguments: Sequence[str], *, cwd: str, env: Mapping[str, str], output: int, errors: int) -> Nursed:
-    """A process that runs the script twistd or mailserver, whose path comes first, with these arguments.  Descriptors for what it prints."""
-    if not _nursery:
-        _nursery.append(_start())
-        atexit.register(_nursery[0].close)
+def nursed(
+    arguments: Sequence[str],
+    *,
+    cwd: str,
+    env: Mapping[str, str],
+    output: int,
+    errors: int,
+    stdin: int | None = None,
+    python: str = sys.executable,
+    changed: Mapping[str, Any] | None = None,
+) -> Nursed:
+    """A process that runs the script twistd or mailserver, whose path comes first, with these arguments.
+
+    `stdin`, `output` and `errors` are descriptors; `changed` are values for what stands in a module, as ``"module:Class.name"``: so a
+    test need not wait for what comes once in a minute.
+    """
+    if python not in _nurseries:
+        _nurseries[python] = _start(python)
+        atexit.register(_nurseries[python].close)
     ours, theirs = socket.socketpair()
-    with theirs:
-        request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env)}).encode()
-        socket.send_fds(_nursery[0], [request], [output, errors, theirs.fileno()])
+    with theirs, open(os.devnull, "rb") as nothing:
+        request = {"arguments": list(arguments), "cwd": cwd, "env": dict(env), "changed": dict(changed or {})}
+        descriptors = [nothing.fileno() if stdin is None else stdin, output, errors, theirs.fileno()]
+        socket.send_fds(_nurseries[python], [json.dumps(request).encode()], descriptors)
     return Nursed(ours)
 
 
-def _start() -> socket.socket:
+def _start(python: str) -> socket.socket:
     """Not through `subprocess`: it lives as long as this process, whoever started it, and ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = dict(os.environ)
+    if python != sys.executable:
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     with theirs:
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_OCTETS)
         os.set_inheritable(theirs.fileno(), True)
-        command = [sys.executable, "-m", "tests.scenarios.nursery", str(theirs.fileno())]
-        os.posix_spawn(sys.executable, command, os.environ)
+        os.posix_spawn(python, [python, "-P", __file__, str(theirs.fileno())], environment)
     return ours
 
 
@@ -130,19 +150,19 @@ class Nursery:
                 woken.recv(4096)
                 self._reap()
             if self._requests in ready:
-                data, descriptors, _, _ = socket.recv_fds(self._requests, REQUEST_OCTETS, 3)
+                data, descriptors, _, _ = socket.recv_fds(self._requests, REQUEST_OCTETS, 4)
                 if not data:
                     sys.exit()
-                output, errors, status = descriptors
+                *streams, status = descriptors
                 if (process := os.fork()) == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    for one in (woken, wakes, self._requests, *self._statuses.values()):
-                        one.close()
+                    for end in (woken, wakes, self._requests, *self._statuses.values()):
+                        end.close()
                     os.close(status)
-                    return {**json.loads(data), "output": output, "errors": errors}
-                os.close(output)
-                os.close(errors)
+                    return {**json.loads(data), "streams": streams}
+                for one in streams:
+                    os.close(one)
                 self._statuses[process] = socket.socket(fileno=status)
                 self._statuses[process].send(b"%d" % process)
 
@@ -162,13 +182,9 @@ class Nursery:
 def become(request: dict[str, Any], paths: Sequence[str]) -> None:
     """The state in which the interpreter would begin with such a command."""
     arguments, env = request["arguments"], request["env"]
-    output, errors = request["output"], request["errors"]
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (errors, 2)):
+    for target, source in enumerate(request["streams"]):
         os.dup2(source, target)
-    os.close(nothing)
-    os.close(output)
-    os.close(errors)
+        os.close(source)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(env)
@@ -176,6 +192,12 @@ def become(request: dict[str, Any], paths: Sequence[str]) -> None:
     sys.argv[:] = arguments
     importlib.invalidate_caches()
     random.seed()
+    for what, value in request["changed"].items():
+        module, _, path = what.partition(":")
+        owner, _, name = path.rpartition(".")
+        whose = operator.attrgetter(owner)(importlib.import_module(module)) if owner else importlib.import_module(module)
+        getattr(whose, name)  # there is one
+        setattr(whose, name, value)
 
 
 def end(run: Callable[[], Any]) -> NoReturn:
@@ -206,7 +228,7 @@ def commands() -> list[str]:
 
 
 def main(descriptor: str) -> None:
-    paths = sys.path[1:]  # the first is the folder in which this was started
+    paths = list(sys.path)  # without a folder of its own, by -P
     for name in (*IMPORTED, *commands()):
         importlib.import_module(name)
     if "twisted.internet.reactor" in sys.modules or "twisted.plugins" in sys.modules:

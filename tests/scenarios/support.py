@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from mailserver.control.server import ask
 from tests.ports import free_port
 from tests.scenarios.nursery import Nursed, nursed
 
-__all__ = ["BASIC", "ID", "Answer", "ScenarioCase", "Server", "Stored", "Wire", "wait_until"]
+__all__ = ["BASIC", "ID", "RUN", "Answer", "ScenarioCase", "Server", "Stored", "Wire", "run_nursed", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 STOP_SECONDS = 40.0
+RUN = "from twisted.scripts.twistd import run; run()"  # twistd, by an interpreter that may have no script of this name
 PLACEHOLDER = re.compile(r"\{(work|data|[a-z]*port)\}")
 ID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{16}\b")
 
@@ -200,6 +201,8 @@ class Server:
         self.twistd = [*twistd(), "-n"]  # with its own options
         self.python_path = [str(work / "site")]
         self.start_seconds = START_SECONDS
+        self.is_forked = True  # from a process that has imported all; else an interpreter begins anew
+        self.changed: dict[str, Any] = {}  # see `nursed`
         self.process: subprocess.Popen[bytes] | Nursed | None = None
         (work / "accounts.toml").write_text("".join(f'[account."{address}"]\n' for address in accounts))
         self.configure(config)
@@ -227,8 +230,12 @@ class Server:
     def launch(self) -> None:
         command = [*self.twistd, "--pidfile", str(self.work / "pid"), "mailserver", "--config", str(self.config_path)]
         with self.log_path.open("ab") as log:
-            if self.twistd == [*twistd(), "-n"] and Path(command[0]).name == "twistd":
-                self.process = nursed(command, cwd=str(ROOT), env=self._environment(), output=log.fileno(), errors=log.fileno())
+            if nursery := self.nursery():
+                python, words = nursery
+                arguments = [*words, *command[len(self.twistd) :]]
+                self.process = nursed(
+                    arguments, cwd=str(ROOT), env=self._environment(), output=log.fileno(), errors=log.fileno(), python=python, changed=self.changed,
+                )  # fmt: skip
                 return
             self.process = subprocess.Popen(
                 command,
@@ -238,6 +245,18 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
+
+    def nursery(self) -> tuple[str, list[str]] | None:
+        """The interpreter whose nursery has the server, and the script with its options; None where it is started as it is."""
+        if self.is_forked and self.twistd == [*twistd(), "-n"] and Path(self.twistd[0]).name == "twistd":
+            return sys.executable, self.twistd
+        python, *options = self.twistd
+        options = options[options[:1] == ["-P"] :]
+        if self.is_forked and options[:2] == ["-c", RUN]:
+            return python, [str(Path(python).parent / "twistd"), *options[2:]]
+        if self.changed:
+            raise FailTest("what is started as it is has no values changed")
+        return None
 
     def wait_until_it_greets(self) -> None:
         for name, port in self.ports.items():
@@ -322,19 +341,10 @@ class Server:
             raise FailTest("the server is not running")
         return sum(_resident_kib(pid) for pid in family(self.process.pid))
 
-    def command(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, timeout: float = 30.0, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """``mailserver … --config`` of this server."""
         command = [str(Path(sys.executable).parent / "mailserver"), *arguments, "--config", str(self.config_path)]
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            process = nursed(command, cwd=str(ROOT), env=self._environment(), output=output.fileno(), errors=errors.fileno())
-            try:
-                status = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
-            said = [file.read().decode() for file in (output, errors) if file.seek(0) == 0]
-        return subprocess.CompletedProcess(command, status, *said)
+        return run_nursed(command, cwd=str(ROOT), env=self._environment(), timeout=timeout, input=input)
 
     def status(self) -> dict[str, Any]:
         """What the server says of itself over its control socket."""
@@ -367,6 +377,34 @@ class Server:
             wire.dialogue("EHLO client.example", f"MAIL FROM:<{sender}>", f"RCPT TO:<{to}>", "DATA")
             wire.send(body + b"\r\n.\r\n")
             return wire.reply()
+
+
+def run_nursed(
+    command: list[str],
+    *,
+    cwd: str,
+    env: Mapping[str, str],
+    timeout: float,
+    input: str | None = None,
+    python: str = sys.executable,
+    changed: Mapping[str, Any] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """A command of the nursery from its beginning to its end.  What it prints is read when it has ended, whoever still holds it open."""
+    with contextlib.ExitStack() as files:
+        given, output, errors = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        given.write((input or "").encode())
+        given.seek(0)
+        process = nursed(
+            command, cwd=cwd, env=env, output=output.fileno(), errors=errors.fileno(), stdin=given.fileno(), python=python, changed=changed
+        )
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        said = [file.read().decode() for file in (output, errors) if file.seek(0) == 0]
+    return subprocess.CompletedProcess(command, status, *said)
 
 
 def twistd() -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import selectors
 import signal
 import socket
 import subprocess
@@ -11,8 +13,9 @@ import sys
 from pathlib import Path
 
 from tests.requires import require_root
-from tests.scenarios.support import BASIC, ROOT, ScenarioCase, Server, Wire, wait_until
-from tests.scenarios.test_unprivileged import RUN, python_for_everybody
+from tests.scenarios.nursery import nursed
+from tests.scenarios.support import BASIC, ROOT, RUN, ScenarioCase, Server, Wire, wait_until
+from tests.scenarios.test_unprivileged import python_for_everybody
 
 LOGGED = BASIC + '\n[log]\npath = "{work}/data/the.log"\n'
 
@@ -26,14 +29,33 @@ class DaemonCase(ScenarioCase):
 
     def typed(self, server: Server, *options: str) -> subprocess.CompletedProcess[str]:
         """``twistd mailserver``, with its output read until nobody holds it open any more: not the daemon either."""
-        command = [*server.twistd, *options, "mailserver", "--config", str(server.config_path)]
-        done = subprocess.run(
-            command, cwd=server.work, env=server._environment() | {"PYTHONPATH": f"{ROOT}:{':'.join(server.python_path)}"},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        words = [*options, "mailserver", "--config", str(server.config_path)]
+        environment = server._environment() | {"PYTHONPATH": f"{ROOT}:{':'.join(server.python_path)}"}
+        if nursery := server.nursery():
+            python, beginning = nursery
+            done = self.forked(python, [*beginning, *words], str(server.work), environment)
+        else:
+            done = subprocess.run(
+                [*server.twistd, *words], cwd=server.work, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            )
         if done.returncode == 0:
             self.addCleanup(self.end, server)
         return done
+
+    def forked(self, python: str, command: list[str], folder: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        with contextlib.ExitStack() as files:
+            ends = [os.pipe(), os.pipe()]
+            process = nursed(command, cwd=folder, env=environment, output=ends[0][1], errors=ends[1][1], python=python)
+            said = [files.enter_context(open(reading)) for reading, _ in ends]
+            for _, writing in ends:
+                os.close(writing)
+            status = process.wait(60)
+            for one in said:
+                pieces = selectors.DefaultSelector()
+                self.addCleanup(pieces.close)
+                pieces.register(one, selectors.EVENT_READ)
+                self.assertTrue(pieces.select(60), "somebody holds the output open")
+            return subprocess.CompletedProcess(command, status, *[one.read() for one in said])
 
     def end(self, server: Server) -> None:
         pid = server.status()["pid"]
@@ -198,6 +220,7 @@ class GivenUp(DaemonCase):
 
 
 SLOW = '''
+import contextlib
 import os
 from twisted.internet import reactor, task
 from zope.interface import implementer

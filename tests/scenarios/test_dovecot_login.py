@@ -17,9 +17,9 @@ from twisted.trial.unittest import SkipTest
 from mailserver.authentication.app_passwords import hash_app_password, new_app_password
 from tests.ports import free_port
 from tests.requires import require_root, require_tool
-from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
-from tests.scenarios.test_login import ALICE, PASSWORD, server_command
-from tests.scenarios.test_unprivileged import RUN, USER, python_for_everybody
+from tests.scenarios.support import BASIC, RUN, ScenarioCase, Server, wait_until
+from tests.scenarios.test_login import ALICE, PASSWORD
+from tests.scenarios.test_unprivileged import USER, python_for_everybody
 
 CONFIG = (
     BASIC.replace("{work}/accounts.toml", "{data}/accounts.toml").replace("{work}/mail", "{data}/mail")
@@ -96,9 +96,7 @@ class Dovecot(ScenarioCase):
         data.mkdir(mode=0o711)
         os.chown(data, USER.pw_uid, group)
         server.mail = data / "mail"
-        said = subprocess.run(
-            server_command(server, "user", "add", ALICE, "--password-stdin"), input=PASSWORD, capture_output=True, text=True, check=False, timeout=30
-        )
+        said = server.command("user", "add", ALICE, "--password-stdin", input=PASSWORD)
         self.assertEqual(said.returncode, 0, said.stderr)
         with (data / "accounts.toml").open("a") as file:
             for scope, word in self.word.items():

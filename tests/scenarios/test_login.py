@@ -44,13 +44,13 @@ class LoginCase(ScenarioCase):
         server = self.prepare(config)
         self.certify(server)
         (server.work / "data").mkdir()
-        said = subprocess.run(
-            [*server_command(server, "user", "password", ALICE, "--password-stdin")],
-            input=PASSWORD + "\n", capture_output=True, text=True, check=False, timeout=30,
-        )  # fmt: skip
-        self.assertEqual(said.returncode, 0, said.stderr)
+        self.set_password(server, ALICE)
         server.start()
         return server
+
+    def set_password(self, server: Server, user: str) -> None:
+        said = server.command("user", "password", user, "--password-stdin", input=PASSWORD + "\n")
+        self.assertEqual(said.returncode, 0, said.stderr)
 
     def certify(self, server: Server) -> None:
         AUTHORITY.leaf("mx.example.org").write(str(server.work))

@@ -18,7 +18,6 @@ from aiosmtpd.smtp import AuthResult
 
 from tests.ports import free_port
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
-from tests.scenarios.test_login import server_command
 from tests.tls.authority import Authority
 
 logging.getLogger("mail.log").addHandler(logging.NullHandler())
@@ -131,7 +130,7 @@ class OAuth(ScenarioCase):
         return server
 
     def run_command(self, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(server_command(server, *words), capture_output=True, text=True, check=False, timeout=60)
+        return server.command(*words, timeout=60)
 
     def test_a_log_in_lets_the_mail_go_and_no_token_leaves_the_folder_of_keys(self) -> None:
         server = self.begun()

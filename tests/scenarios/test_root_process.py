@@ -16,9 +16,9 @@ from typing import Any
 from mailserver.control.server import ask
 from tests.authentication.pam_service import PamService
 from tests.requires import require_root, require_tool
-from tests.scenarios.support import BASIC, ROOT, ScenarioCase, Server, Wire, family, wait_until
+from tests.scenarios.support import BASIC, ROOT, RUN, ScenarioCase, Server, Wire, family, wait_until
 from tests.scenarios.test_login import AUTHORITY, SUBMISSION, LoginCase
-from tests.scenarios.test_unprivileged import RUN, USER, python_for_everybody
+from tests.scenarios.test_unprivileged import USER, python_for_everybody
 
 PIPE = (
     BASIC.replace('use = "maildir"\npath = "{work}/mail/{user}"\n', "")
@@ -198,6 +198,7 @@ class Launcher(RootProcessCase):
 
     def test_after_an_upgrade_on_the_disk_none_of_another_version_is_started(self) -> None:
         server = self.installed(PIPE)
+        server.is_forked = False
         site = server.work / "site"
         for name in ("mailserver", "twisted"):
             shutil.copytree(ROOT / name, site / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import re
@@ -14,14 +15,14 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest
 
 from tests.requires import require_root
-from tests.scenarios.support import ROOT, Server, family, wait_until
-from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LoginCase, server_command
+from tests.scenarios.support import ROOT, RUN, Server, family, wait_until
+from tests.scenarios.test_login import ALICE, AUTHORITY, MESSAGE, PASSWORD, SUBMISSION, LoginCase
 
 USER = pwd.getpwnam("nobody")
-RUN = "from twisted.scripts.twistd import run; run()"
 
 
-def python_for_everybody() -> tuple[str, list[str]]:
+@functools.cache
+def python_for_everybody() -> tuple[str, tuple[str, ...]]:
     """An interpreter that `USER` may run too, and where it finds Twisted and us.  The one of the tests may be in root's home."""
     path = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     for python in (sys.executable, "/usr/bin/python3"):
@@ -34,7 +35,7 @@ def python_for_everybody() -> tuple[str, list[str]]:
         except OSError:
             continue
         if tried.stdout.split() == [str(number) for number in sys.version_info[:2]]:
-            return python, path
+            return python, tuple(path)
     raise SkipTest("nobody but root may run this Python, or read this checkout")
 
 
@@ -67,9 +68,7 @@ class Unprivileged(LoginCase):
         return server
 
     def root_says(self, server: Server, *words: str, input: str | None = None) -> str:
-        said = subprocess.run(
-            server_command(server, *words), input=input, capture_output=True, text=True, check=False, timeout=30
-        )
+        said = server.command(*words, input=input)
         self.assertEqual(said.returncode, 0, said.stderr)
         return said.stdout
 

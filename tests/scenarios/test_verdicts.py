@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.rounds import rounds
 from tests.scenarios.support import BASIC, Server, Wire, wait_until
-from tests.scenarios.test_login import PASSWORD, LoginCase, server_command
+from tests.scenarios.test_login import PASSWORD, LoginCase
 from tests.scenarios.verdicts_plugin import FILTER, PLUGIN
 from tests.upgrades.smarthost import Smarthost
 
@@ -60,10 +60,7 @@ class Verdicts(LoginCase):
         self.certify(server)
         (server.work / "data").mkdir()
         server.install_plugin("byname_plugin", PLUGIN)
-        subprocess.run(
-            [*server_command(server, "user", "password", USER, "--password-stdin")],
-            input=PASSWORD + "\n", text=True, check=True, capture_output=True, timeout=30, env=server._environment(),
-        )  # fmt: skip
+        self.set_password(server, USER)
         server.start()
         return server, sink
 
