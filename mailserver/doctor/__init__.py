@@ -1,0 +1,23 @@
+"""The DNS doctor: what the DNS has to show for a domain of ours, what it shows, and what has to be done.
+
+Everything decides over what it is shown (`Seen`), without I/O.  In the order in which they are read:
+
+* `zone_text`: records as zone text
+* `house_facts`: what our house has
+* `wanted`: which records the DNS has to show for that
+* `seen`: what the servers of a zone show
+* `findings`: what is thought of a record: a verdict, why, what to put in and what to take out
+* `evaluation`: lets those ask who evaluate SPF and DMARC
+* `mail_exchangers`: MX
+* `host_addresses`: A, AAAA and PTR of our host
+* `spf_look_ups`: what an SPF record costs
+* `sender_policy`: SPF
+* `signing_records`: DKIM
+* `dmarc_policy`: DMARC
+* `transport_policy`: MTA-STS and TLS-RPT
+* `host_certificate`: TLSA and CAA
+* `client_set_up`: SRV, and the names of the web service
+* `zone_health`: the servers of a zone, and its signatures
+* `parked_domain`: a domain that sends and takes nothing
+* `examination`: all of it for a domain
+"""
