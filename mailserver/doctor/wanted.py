@@ -9,8 +9,9 @@ from mailserver.doctor.house_facts import DomainFacts, SendsBy
 from mailserver.doctor.zone_text import ZoneRecord
 
 __all__ = [
-    "SMTP_PORT", "address_records", "address_type", "caa_records", "client_records", "dkim_records",
-    "dmarc_record", "domain_spf", "host_spf", "mx_record", "parked", "policy_records", "ptr_record", "tls_report_record", "tlsa_records", "wanted",
+    "SMTP_PORT", "address_records", "address_type", "caa_records", "client_records", "dkim_records", "dmarc_record",
+    "domain_spf", "host_spf", "mx_record", "parked", "policy_records", "ptr_record", "tls_report_record", "tlsa_records",
+    "wanted",
 ]  # fmt: skip
 
 SMTP_PORT = 25

@@ -15,7 +15,7 @@ DNSSEC_FAULTS = {
     DNSSECState.UNKNOWN: "dnssec-unknown",
 }  # fmt: skip
 DNSSEC_TO_DO = {
-    DNSSECState.BOGUS: "who validates sees nothing of the zone: the zone above needs the DS record of the key that signs, or none",
+    DNSSECState.BOGUS: "who validates sees nothing of the zone: the zone above needs the DS record of a key that signs, or none",
     DNSSECState.EXPIRED: "whoever validates sees nothing of the zone: let the signer run, and look why it has stopped",
     DNSSECState.NO_DS: "give the DS record to your registrar: until then nobody knows that the zone is signed",
 }
