@@ -186,10 +186,11 @@ class Relay:
         self._is_running = False
         if self.own_ipv6 is not None:
             self.own_ipv6.stop()
+        ended = self.connections.stop(self._stop_seconds)  # first: a look-up that is cut short must not lead to a connection
         await DeferredList([Deferred.fromCoroutine(keeper.stop()) for keeper in self._tokens], consumeErrors=True)
         if self._sts is not None:
             await self._sts.stop()
-        await self.connections.stop(self._stop_seconds)
+        await ended
         self.log.info("the relay has stopped: {pool}", pool=repr(self.connections.pool))
 
     def follow(
@@ -381,10 +382,24 @@ class Relay:
                 for destination in same:
                     call.report(destination.index, settings.refusal)
             elif settings.by_domain:
-                self._send(settings, Hosts(tuple(groups)), call, envelope, content, same)
+                for override, those in self._by_override(same):
+                    self._send(settings, Hosts(tuple(groups)), call, envelope, content, those, override)
             else:
                 self._route(settings, call, envelope, content, TO_SMARTHOST, same)
         return call.answer()
+
+    def _by_override(self, destinations: Sequence[Destination]) -> Iterable[tuple[TLSOverride | None, Sequence[Destination]]]:
+        """Whoever names the hosts of a domain: what an administrator has said of the domain holds."""
+        if self.tls_override is None:
+            return [(None, destinations)]
+        found: dict[TLSOverride | None, list[Destination]] = {}
+        for destination in destinations:
+            try:
+                override = self.tls_override(destination.route.address.domain_key)
+            except AddressError:
+                override = None
+            found.setdefault(override, []).append(destination)
+        return found.items()
 
     def retry_times(self, sender: Address | None, address: Address) -> RetryTimes | None:
         """As `IRetrySchedule`."""
@@ -432,14 +447,16 @@ class Relay:
         envelope: Envelope,
         content: Content,
         destinations: Sequence[Destination],
+        override: TLSOverride | None = None,
     ) -> None:
+        """`override`, where it is given, counts in the place of the one for the hosts' domain."""
         if not isinstance(found, Hosts):
             for destination in destinations:
                 call.report(destination.index, found)
             return
         is_final = self.connections.is_lmtp
         wishes = NO_WISHES if is_final else wishes_of(envelope, content)
-        targets = self._targets(settings, found, wishes)
+        targets = self._targets(settings, found, wishes, override)
         if targets.barred and self.barred_seen is not None:
             self._tell_barred(settings, found, wishes)
         most = self._recipients_most
@@ -471,8 +488,10 @@ class Relay:
         except Exception:  # noqa: BLE001  # whoever counts is no reason not to send
             self.log.failure("what is told of hosts that may not be used could not be taken")
 
-    def _targets(self, settings: RouteSettings, hosts: Hosts, wishes: TLSWishes) -> Targets:
-        override = self._override(hosts)
+    def _targets(
+        self, settings: RouteSettings, hosts: Hosts, wishes: TLSWishes, override: TLSOverride | None = None
+    ) -> Targets:
+        override = override or self._override(hosts)
         connect, own = settings.connect_settings, self.own_ipv6
         spares_ipv6 = (
             own is not None and settings.by_domain and connect.leaves_family_open and own.is_missing(connect.source_ipv6)

@@ -128,7 +128,8 @@ class STSKeeper:
             return NO_STS
         lookup = self._lookups.get(domain)
         if lookup is None and len(self._lookups) >= LOOKUPS_MOST:
-            return STSAnswer(detail=f"{LOOKUPS_MOST} look-ups of MTA-STS are under way", is_pending=True)
+            in_force = _active(await self._kept.get(domain))  # what others make us look up weakens no policy that is kept
+            return STSAnswer(in_force, detail=f"{LOOKUPS_MOST} look-ups of MTA-STS are under way", is_pending=True)
         waiting: Deferred[STSAnswer] = Deferred()
         answer = within(WAIT_SECONDS, waiting, self._clock)
         lookup = lookup or _Lookup()
@@ -169,6 +170,8 @@ class STSKeeper:
         id, detail = await self._announced(domain)
         if kept is not None and (not id or id == kept.id):
             await self._kept.use(domain)
+            if domain not in self._due:  # nobody needed it for so long that it was to end
+                self._due[domain] = self._seconds() + await self._renewal_left(domain, kept)
             return STSAnswer(_active(kept), detail=detail)
         if not id:
             return STSAnswer(detail=detail) if detail else NO_STS
@@ -179,6 +182,12 @@ class STSKeeper:
         answer = await self._fetched(domain, id, kept)
         await self._kept.use(domain)
         return answer
+
+    async def _renewal_left(self, domain: str, kept: STSPolicy) -> float:
+        """In how many seconds it is renewed."""
+        left = await self._kept.seconds_left(domain)
+        age = 0.0 if left is None else kept.max_age_seconds - left
+        return max(0.0, _renewal_seconds(kept) - age)
 
     async def _renewed(self, domain: str, lookup: _Lookup) -> STSAnswer:
         kept = lookup.in_force = await self._kept.get(domain)
@@ -249,8 +258,8 @@ class STSKeeper:
         self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
         now = self._seconds()
         self._failures = {domain: one for domain, one in self._failures.items() if one.until > now}
-        due = [domain for domain, at in self._due.items() if at <= now and domain not in self._lookups]
-        for domain in due[:RENEWED_AT_ONCE]:
+        due = sorted((at, domain) for domain, at in self._due.items() if at <= now and domain not in self._lookups)
+        for _, domain in due[:RENEWED_AT_ONCE]:  # those that wait longest: many that fail each hour are before nobody
             self._begin(domain, _Lookup(), renews=True)
 
 

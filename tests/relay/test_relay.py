@@ -13,7 +13,7 @@ from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.parcel import Destination
 from mailserver.relay.delivery import _recipient
-from mailserver.relay.security import TLSMode
+from mailserver.relay.security import OverrideKind, TLSMode, TLSOverride
 from mailserver.relay.transmission import Transmission
 from tests.relay.network import CLOSE, DRIP, MESSAGE, OFFERS, STALL, Peer, RelayCase
 from tests.rounds import rounds
@@ -73,6 +73,35 @@ class Sending(RelayCase):
         self.turn()
         self.assertIsInstance(self.successResultOf(answer)[4], Delivered)
         self.assertEqual((where, len(b.messages), a), ([(self.A, 2525), (self.B, 2526)], 1, None))
+
+    def test_what_an_administrator_has_said_of_a_domain_holds_for_hosts_that_are_named_too(self):
+        self.peers(Peer(), None)
+        require = TLSOverride(OverrideKind.REQUIRE, 1e12)
+        self.relay.tls_override = lambda domain: require if domain == "one.example" else None
+        paths = [Recipient(Address("user", name)) for name in ("one.example", "two.example")]
+        destinations = [Destination(n, path, Remote(path.address)) for n, path in enumerate(paths)]
+        envelope = Envelope("ID", Client("192.0.2.200", 1, "mx"), None, tuple(paths), 0.0)
+        answer = self.relay.deliver_to([Candidate("a", (self.A,), 25, 0)], envelope, Content.of(MESSAGE), destinations)
+        self.turn()
+        outcomes = self.successResultOf(answer)
+        self.assertEqual([type(outcomes[n]) for n in (0, 1)], [Delayed, Delivered])
+        self.assertEqual(outcomes[0].reply.enhanced, "4.7.4")
+
+    def test_a_look_up_that_the_stop_cuts_short_leads_to_no_connection(self):
+        a, _ = self.peers(Peer())
+        book, later = self.relay.routes.default.book, Deferred()
+        hosts = book.find("example.org")
+
+        class Keeper:
+            async def stop(self):
+                later.callback(hosts)  # as they are found without what MTA-STS says
+
+        self.relay._sts = Keeper()
+        with mock.patch.object(book, "find", return_value=later):
+            answers = self.begin()
+            Deferred.fromCoroutine(self.relay.stop())
+            self.turn()
+        self.assertEqual((type(answers[0][0]), a.connections, a.messages), (Delayed, [], []))
 
     def test_a_smarthost_that_has_a_password_for_one_host_is_told_no_other(self):
         self.relay = self.make(by_domain=False)

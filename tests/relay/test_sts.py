@@ -236,6 +236,17 @@ class Waiting(KeeperCase):
         self.assertTrue(self.successResultOf(waiting[3]).is_pending)
         self.assertEqual(len(self.fetches), 3)
 
+    def test_look_ups_of_others_take_no_policy_away_that_is_in_force(self) -> None:
+        kept = self.begin()
+        self.fetches[0].callback(Fetched("", 200, "text/plain", POLICY))
+        self.successResultOf(kept)
+        self.patch(sts_keeper, "LOOKUPS_MOST", 3)
+        for n in range(3):
+            self.announce("a", f"d{n}.example")
+            Deferred.fromCoroutine(self.keeper.find(f"d{n}.example"))
+        answer = self.found()
+        self.assertEqual((answer.policy and answer.policy.id, answer.is_pending), ("a1", True))
+
     def test_at_the_end_nobody_waits_any_more(self) -> None:
         waiting = self.begin()
         self.successResultOf(Deferred.fromCoroutine(self.keeper.stop()))
@@ -299,6 +310,28 @@ class Renewal(KeeperCase):
         asked = len(self.fetch.asked)
         self.pass_time(30 * DAY, 3600.0)
         self.assertLessEqual(len(self.fetch.asked) - asked, 1)
+
+    def test_one_that_is_needed_again_is_renewed_again(self) -> None:
+        self.publish(POLICY.replace(b"604800", b"31557600"))
+        self.found()
+        self.pass_time(40 * DAY, 3600.0)
+        self.found()
+        asked = len(self.fetch.asked)
+        self.pass_time(3 * DAY, 3600.0)
+        self.assertGreater(len(self.fetch.asked), asked)
+
+    def test_renewals_that_fail_keep_no_other_from_its_own(self) -> None:
+        self.patch(sts_keeper, "RENEWED_AT_ONCE", 2)
+        for n in range(130):
+            self.announce("a", f"d{n}.example")
+            self.publish(POLICY, f"d{n}.example")
+            self.found(f"d{n}.example")
+        self.found()
+        for n in range(130):
+            self.publish(None, f"d{n}.example")
+        asked = self.fetch.asked.count(policy_url(DOMAIN))
+        self.pass_time(2 * DAY)
+        self.assertGreater(self.fetch.asked.count(policy_url(DOMAIN)), asked)
 
     def test_the_domains_are_bounded(self) -> None:
         self.patch(sts_keeper, "DOMAINS_MOST", 2)
