@@ -53,6 +53,7 @@ WAITING_SECONDS = 60.0
 PUT_OFF_LEAST = 5.0
 PUT_OFF_MOST = 1800.0
 PUT_OFF_MINUTES = 60
+GOLDEN = 0.6180339887  # of whose multiples the fractions lie evenly, wherever one stops
 PACES_KEPT = 10_000
 WORDS_KEPT = 300
 
@@ -66,7 +67,7 @@ class DestinationPace:
     """
 
     __slots__ = (
-        "_begun", "_connections_most", "_lowered_at", "_next_turn", "_part", "_put_off", "_searches", "_taken",
+        "_begun", "_connections_most", "_late", "_lowered_at", "_next_turn", "_part", "_put_off", "_searches", "_taken",
         "_tokens", "_tokens_at", "busy",
         "connections", "is_shared", "last_at", "last_reply", "limit", "lowered", "name", "opening", "paused_until",
         "per_minute", "queues", "refusals", "starved", "why",
@@ -85,6 +86,7 @@ class DestinationPace:
         self.last_reply = ""  # that was no success
         self.why = ""  # what it has meant for the pace
         self._put_off: dict[int, int] = {}  # how many come again in which minute
+        self._late = 0
         self.last_at: float | None = None
         self.forgive()
         self._part = 0
@@ -193,9 +195,11 @@ class DestinationPace:
         if waiting < WAITING_LEAST or seconds <= WAITING_SECONDS:
             return None
         turn = max(self._next_turn, now + min(seconds, PUT_OFF_MOST / 2))
-        if turn > now + PUT_OFF_MOST:
-            turn = now + PUT_OFF_MOST
-        self._next_turn = turn + MINUTE / self.per_minute
+        if turn > now + PUT_OFF_MOST:  # not all of them at once, however many there are
+            self._late += 1
+            turn = now + PUT_OFF_MOST * (HALF + HALF * (self._late * GOLDEN % 1.0))
+        else:
+            self._next_turn = turn + MINUTE / self.per_minute
         seconds = max(PUT_OFF_LEAST, turn - now)
         minute = int((now + seconds) / MINUTE)
         self._put_off[minute] = self._put_off.get(minute, 0) + 1
