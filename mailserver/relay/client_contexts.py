@@ -7,6 +7,7 @@ accepts any certificate: whoever could forge one could also strip the offer.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ __all__ = ["ClientContexts", "Securing"]
 
 SESSIONS_KEPT = 2_000
 SESSION_CHAIN_OCTETS_MOST = 16_384  # of certificates; OpenSSL's session has them once more
+CERTIFICATES_KEPT = 500
 SESSION_SECONDS = 3600.0  # a certificate is looked at anew at least so often
 
 DANE_FAULTS = {
@@ -232,6 +234,7 @@ def described(octets: bytes) -> str:
     return f"{summary_of(octets)}, SHA-256 {hashlib.sha256(octets).hexdigest()}"
 
 
+@functools.lru_cache(CERTIFICATES_KEPT)  # a host shows the same one on each connection
 def summary_of(octets: bytes) -> str:
     """Whose certificate (DER) it is, from whom, and until when."""
     try:

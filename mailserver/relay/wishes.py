@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from mailserver.mail.content import Content
+from mailserver.mail.content import HEADER_OCTETS, Content
 from mailserver.mail.envelope import Envelope
 
 __all__ = ["NO_WISHES", "TLSWishes", "wishes_of"]
 
 NAME = b"tls-required"
-SMALL_OCTETS = 8192
 SEEN = re.compile(rb"\ntls-required", re.IGNORECASE)
 FIELD = re.compile(rb"^tls-required[ \t]*:[ \t\r\n]*(\S*)[ \t]*\r?$", re.MULTILINE)
 
@@ -41,9 +40,8 @@ def wishes_of(envelope: Envelope, content: Content) -> TLSWishes:
 def _says_no(content: Content) -> bool:
     """Section 3: one field with the value "No".  Several, or any other value, say nothing."""
     data = content.data
-    if data is not None and len(data) <= SMALL_OCTETS and not content.prefix and SEEN.search(data) is None:
-        if data[: len(NAME)].lower() != NAME:
-            return False  # most mail: found out without looking for the end of the header
+    if data is not None and not (_may_have(data) or _may_have(content.prefix)):
+        return False  # most mail: found out without a copy of the header
     try:
         head = content.lower_head
     except OSError:  # whoever sends it will see
@@ -52,3 +50,9 @@ def _says_no(content: Content) -> bool:
         return False
     fields = FIELD.findall(head)
     return len(fields) == 1 and fields[0] == b"no"
+
+
+def _may_have(octets: bytes) -> bool:
+    """Whether the field stands in a header section that begins, or goes on, with these octets."""
+    end = octets.find(b"\r\n\r\n", 0, HEADER_OCTETS)
+    return SEEN.search(octets, 0, end if end >= 0 else HEADER_OCTETS) is not None or octets[: len(NAME)].lower() == NAME

@@ -1,5 +1,7 @@
 """What a message says of its encryption itself."""
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +12,9 @@ from mailserver.mail.envelope import Envelope, MailParameters, Peer
 from mailserver.relay.wishes import NO_WISHES, TLSWishes, wishes_of
 
 NOT_REQUIRED, REQUIRED = TLSWishes(tls_not_required=True), TLSWishes(requires_tls=True)
+PIECES = st.sampled_from(
+    [b"TLS-Required: No\r\n", b"tls-REQUIRED:no", b"\r\n", b"\n", b"x: y\r\n", b"TLS-Required: Yes\r\n", b"TLS-", b"Required: No\r\n"]
+)
 LARGE = b"X-Large: " + b"x" * 9000 + b"\r\n"
 
 
@@ -38,6 +43,15 @@ class Wishes(SynchronousTestCase):
     def test_requiretls_goes_before_the_field_and_a_report_asks_for_nothing(self):
         self.assertEqual(wishes(b"TLS-Required: No\r\n", requiretls=True), REQUIRED)
         self.assertEqual(wishes(b"", requiretls=True, sender=""), NO_WISHES)
+
+    @given(st.lists(PIECES, max_size=8), st.lists(PIECES, max_size=3))
+    def test_what_is_found_without_a_copy_of_the_header_is_what_is_found_with_one(self, pieces, above):
+        prefix = b"".join(piece.strip(b"\r\n") + b"\r\n" for piece in above if piece.strip(b"\r\n"))
+        whole = prefix + b"".join(pieces) + b"\r\nbody\r\n"
+        head = b"" if whole.startswith(b"\r\n") else whole.partition(b"\r\n\r\n")[0] + b"\r\n"
+        fields = re.findall(rb"(?im)^tls-required[ \t]*:\s*(\S*)[ \t]*\r?$", head)
+        says_no = [field.lower() for field in fields] == [b"no"]
+        self.assertEqual(wishes(b"".join(pieces), prefix=prefix), NOT_REQUIRED if says_no else NO_WISHES)
 
     @given(st.binary(max_size=200))
     def test_no_octets_raise(self, octets):
