@@ -22,11 +22,15 @@ __all__ = ["Keepable", "KeptReport", "ReceivedReports"]
 KEPT_MOST = 20_000  # records: reports with up to a few hundred rows have one
 KEPT_OF_ONE_MOST = 4_000  # of one reporter, so that he leaves room to the others
 PORTION = 200  # rows
-VALUE_OCTETS = 60_000
+VALUE_OCTETS = 60_000  # that leaves room in a record for what is said about the report
 PAGE = 50
 KEY = re.compile(r"in/[^/]+/\d{12}/[0-9a-f]{20}/\d{4}")
 SPAN_SECONDS = 100 * 86_400  # longer than any report's: what begins before that ends before, too
 END = "\U0010ffff"
+
+
+class ReportTooLarge(ValueError):
+    """A row of the report does not fit into a record: it is not kept."""
 
 
 class Keepable(Protocol):
@@ -88,7 +92,7 @@ class ReceivedReports(Generic[R]):
         self._counts: Counter[str] | None = None  # records by reporter
 
     async def keep(self, report: R, *, reporter: str, id: str, at: float) -> None:
-        """Keep it.  Raises `StorageFault`; `StorageFull` also where too many are kept."""
+        """Keep it.  Raises `ReportTooLarge` and `StorageFault`; `StorageFull` also where too many are kept."""
         portions = _portions(report.rows)
         if self._counts is None:
             self._counts = await self._counted()
@@ -178,7 +182,7 @@ class ReceivedReports(Generic[R]):
 
 
 def _portions(rows: Sequence[Any]) -> list[list[dict[str, Any]]]:
-    """The rows as plain values, in portions that a record can hold."""
+    """The rows as plain values, in portions that a record can hold.  Raises `ReportTooLarge`."""
     found = []
     for n in range(0, len(rows), PORTION):
         found += _cut([asdict(one) for one in rows[n : n + PORTION]])
@@ -186,8 +190,10 @@ def _portions(rows: Sequence[Any]) -> list[list[dict[str, Any]]]:
 
 
 def _cut(portion: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    if len(portion) == 1 or len(_packed(portion)) <= VALUE_OCTETS:
+    if len(_packed(portion)) <= VALUE_OCTETS:
         return [portion]
+    if len(portion) == 1:
+        raise ReportTooLarge(f"one of its rows has more than {VALUE_OCTETS} octets, packed")
     half = len(portion) // 2
     return [*_cut(portion[:half]), *_cut(portion[half:])]
 

@@ -27,6 +27,7 @@ from mailserver.api import (
     StorageFault,
     normal_local,
 )
+from mailserver.filters.received_reports import ReportTooLarge
 from mailserver.filters.report_days import DAY_SECONDS, day_of
 
 __all__ = ["DMARC_FINDING", "REPORT_FINDINGS", "TLS_FINDING", "ReportInbox", "passed_for"]
@@ -140,7 +141,10 @@ class ReportInbox:
             return f"reading it has failed: {error}"
         if isinstance(found, str):
             return found
-        return await self._keep(found, reporter, envelope.id, now)
+        try:
+            return await self._keep(found, reporter, envelope.id, now)
+        except ReportTooLarge as error:  # tomorrow it will not be smaller
+            return str(error)
 
     async def _reporter(self, envelope: Envelope) -> str:
         """The author's domain, where DMARC has passed for it; our own for what we have written."""

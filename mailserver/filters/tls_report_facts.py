@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twisted.logger import Logger
@@ -31,6 +32,7 @@ REMEMBERED = 20_000  # keys that are known to be there
 STRINGS_MOST = 40
 STRING_CHARACTERS = 500
 PATTERNS_MOST = 100
+POLICY_OCTETS_MOST = 16_384  # as it is kept: the domain's own policy host says what stands in it
 TEXT_CHARACTERS = 200
 PAGE = 10_000
 ENCODE = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
@@ -169,9 +171,19 @@ class TLSReportFacts:
 
 
 def _policy_text(policy: TLSPolicyFound) -> str:
-    """The same text for the same policy."""
-    strings = [one[:STRING_CHARACTERS] for one in policy.strings[:STRINGS_MOST]]
-    return ENCODE([policy.kind, policy.domain[:TEXT_CHARACTERS], strings, policy.mx_patterns[:PATTERNS_MOST]])
+    """The same text for the same policy.  It has the first of its strings and patterns for which there is room."""
+    strings = _first([one[:STRING_CHARACTERS] for one in policy.strings[:STRINGS_MOST]])
+    return ENCODE([policy.kind, policy.domain[:TEXT_CHARACTERS], strings, _first(policy.mx_patterns[:PATTERNS_MOST])])
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    room, found = POLICY_OCTETS_MOST // 2, []
+    for one in texts:
+        room -= len(ENCODE(one))
+        if room < 0:
+            break
+        found.append(one)
+    return found
 
 
 def _detail_text(result: TLSResult) -> str:

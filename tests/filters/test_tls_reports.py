@@ -6,6 +6,7 @@ import email
 import email.policy
 import gzip
 import json
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from mailserver.mail.faults import StorageFull
 from mailserver.mail.fetched import Fetched
 from mailserver.testing import FilterCase
 from mailserver.trust.mta_sts import FETCH_ERROR
-from mailserver.trust.tls_report import TLSReport
+from mailserver.trust.tls_report import FailureDetail, TLSReport
 from mailserver.trust.tls_report_mail import tls_report_message
 from mailserver.trust.tls_result import NO_POLICY, STS_POLICY, TLSA_POLICY, TLSPolicyFound, TLSResult
 from tests.filters.test_dmarc_reports import dmarc
@@ -120,6 +121,13 @@ class Counting(ReportsCase):
         self.resolver.failing.add("_smtp._tls.dark.example")
         self.sessions(replace(GOOD, domain="dark.example"))
         self.assertEqual([one["domain"] for one in self.command("reports")], ["dark.example"])
+
+    def test_a_policy_of_any_size_and_script_has_its_place(self) -> None:
+        large = replace(STS, strings=tuple([f"x: {n} " + "\u4e00" * 490 for n in range(40)]), mx_patterns=tuple(["m" * 250] * 100))
+        self.sessions(replace(GOOD, policy=large))
+        [group] = self.answer(self.reports.facts.groups(self.today))
+        [row] = self.answer(self.reports.facts.rows(group))
+        self.assertEqual((row.successes, 1 <= len(row.strings) < 40), (1, True))
 
     def test_without_a_sender_nothing_is_heard(self) -> None:
         hub = TLSResults()
@@ -297,6 +305,15 @@ class Reading(ReportsCase):
         self.assertEqual(self.command("list"), [])
         self.assertRegex(self.report(self.ours(), sender=None).note, "null sender")
         self.assertEqual(self.send_mail.sent, [])
+
+    def test_one_that_fits_into_no_record_is_told_and_waits_for_nothing(self) -> None:
+        chance = random.Random(1)
+        large = tuple(["".join(chance.choices([chr(n) for n in range(0x4E00, 0x9FFF)], k=255)) for _ in range(40)])
+        details = tuple([FailureDetail("validation-failure", 1, receiving_host=one, reason=one) for one in large])
+        row = replace(TLS_REPORT.rows[0], strings=large, mx_patterns=large, details=details)
+        outcome = self.report(self.ours(rows=(row,)))
+        self.assertRegex(outcome.note, "not read: .*octets")
+        self.assertEqual(self.command("list"), [])
 
     def test_records_that_were_written_by_others_do_no_harm(self) -> None:
         self.report(self.ours())
