@@ -101,6 +101,7 @@ class ConnectSettings:
             requires_tls=wishes.requires_tls,
             tls_not_required=wishes.tls_not_required,
             override=override,
+            logs_in=self.login is not None,
         )
 
     @property

@@ -180,11 +180,13 @@ def demanded(
     requires_tls: bool = False,
     tls_not_required: bool = False,
     override: TLSOverride | None = None,
+    logs_in: bool = False,
 ) -> Demand | Barred:
     """What a connection to `host` must have for mail to `domain`.
 
     `tls` is the configuration's.  `name_is_sure`: DNSSEC or the configuration vouches for it that this is the domain's host.
-    `requires_tls` is the message's REQUIRETLS, `tls_not_required` its header ``TLS-Required: No``.
+    `requires_tls` is the message's REQUIRETLS, `tls_not_required` its header ``TLS-Required: No``.  `logs_in`: we say a password
+    there, which is not the mail's matter: who allows mail in the clear does not give that to anybody.
     """
     of_route = Demand(
         tls, host.name, sts=sts, domain=domain,
@@ -193,7 +195,7 @@ def demanded(
     if requires_tls:
         return _of_requiretls(of_route, host, name_is_sure)
     if override is not None:
-        return _of_override(of_route, override, host, sts)
+        return _of_override(of_route, override, host, sts, logs_in)
     if tls is TLSMode.NONE or tls_not_required:  # RFC 8689 section 4.2.2
         return replace(of_route, sts=None, why="TLS-Required: No" if tls_not_required else "")
     return _of_policies(of_route, host, sts)
@@ -216,7 +218,9 @@ def _of_requiretls(of_route: Demand, host: Host, name_is_sure: bool) -> Demand |
     return replace(demand, mode=TLSMode.VERIFIED)
 
 
-def _of_override(of_route: Demand, override: TLSOverride, host: Host, sts: STSAnswer | None) -> Demand | Barred:
+def _of_override(
+    of_route: Demand, override: TLSOverride, host: Host, sts: STSAnswer | None, logs_in: bool
+) -> Demand | Barred:
     demand = replace(of_route, source=DemandedBy.OVERRIDE)
     if override.kind is OverrideKind.TRUST:
         # The certificate itself, by its digest: what DANE calls 3 0 1.
@@ -224,6 +228,10 @@ def _of_override(of_route: Demand, override: TLSOverride, host: Host, sts: STSAn
         pinned = TLSAAnswer(TLSAState.USABLE, (record,), host.name, (host.name,))
         return replace(demand, mode=TLSMode.DANE, tlsa=pinned, why="this certificate is trusted by an override")
     if override.kind is OverrideKind.ALLOW:
+        if logs_in:
+            found = _of_policies(of_route, host, sts)
+            why = "an override allows mail in the clear, but no password"
+            return replace(found, why=f"{found.why}; {why}" if found.why else why)
         mode = TLSMode.NONE if of_route.mode is TLSMode.NONE else TLSMode.OPPORTUNISTIC
         return replace(demand, mode=mode, why="an override allows mail in the clear")
     found = _of_policies(of_route, host, sts)

@@ -1,7 +1,8 @@
 """What an administrator has said of a domain's TLS, for a time: in records, and in memory while the server runs.
 
-Each override has an end, by the wall clock.  One that is over stays in the records until the next one is written, so that it can
-be seen for a while; it holds nothing.  An override never weakens what a message itself demands (REQUIRETLS).
+Each override has an end, by the wall clock; one that weakens something does not hold before it was added either.  One that is
+over stays in the records until the next one is written, so that it can be seen for a while; it holds nothing.  An override never
+weakens what a message itself demands (REQUIRETLS).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ OVER_KEPT_SECONDS = 30 * DAY_SECONDS
 WORDS_CHARACTERS = 200
 FINGERPRINT_CHARACTERS = 64
 AGAIN_SECONDS = 60.0
+SLACK_SECONDS = 3600.0  # by which a clock may be set back
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,24 @@ class TLSOverrides:
         kept = self._kept.get(domain)
         if kept is None:
             return None
-        if self._clock.seconds() < kept.until:
+        now = self._clock.seconds()
+        if now < kept.until and (now >= kept.added - SLACK_SECONDS or kept.kind == OverrideKind.REQUIRE.value):
             return kept.override
+        if now < kept.until:  # else a clock that was set back would give it years
+            self._tell_not_begun(kept)
+            return None
         if domain not in self._told_over:
             self._told_over.add(domain)
             self.log.info("the override of TLS for {domain} ({kind}) is over", domain=domain, kind=kept.kind)
         return None
+
+    def _tell_not_begun(self, kept: KeptOverride) -> None:
+        if kept.domain not in self._told_over:
+            self._told_over.add(kept.domain)
+            self.log.warn(
+                "the override of TLS for {domain} ({kind}) does not hold: by the clock it has not been added yet",
+                domain=kept.domain, kind=kept.kind,
+            )  # fmt: skip
 
     # --- for people ---
 

@@ -49,6 +49,14 @@ def decided(tls, tlsa="no TLSA", sts="no policy", **more):
 class TheTable(SynchronousTestCase):
     maxDiff = None
 
+    def test_who_allows_mail_in_the_clear_gives_a_password_to_nobody_else(self):
+        allow = TLSOverride(OverrideKind.ALLOW, 0.0)
+        for tls in (TLSMode.VERIFIED, TLSMode.REQUIRED):
+            for tlsa in ("no TLSA", "usable", "failed"):
+                without = decided(tls, tlsa, logs_in=True)
+                self.assertEqual(decided(tls, tlsa, override=allow, logs_in=True), without, (tls, tlsa))
+            self.assertEqual(decided(tls, override=allow)[0], "opportunistic")
+
     def test_what_dane_and_mta_sts_make_of_a_connection(self):
         table = {
             # TLSA, MTA-STS: opportunistic, required, verified

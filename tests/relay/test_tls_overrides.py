@@ -37,6 +37,17 @@ class Holding(Case):
         self.assertIsNone(self.overrides.find("example.org"))
         self.assertEqual([one.domain for one in await self.overrides.listed()], ["example.org"])  # to be seen for a while
 
+    async def test_a_clock_that_was_set_back_makes_none_longer_but_the_one_that_requires(self):
+        for domain, kind, pin in (("a.example", "allow", ""), ("t.example", "trust", PIN), ("r.example", "require", "")):
+            await self.overrides.add(domain=domain, kind=kind, seconds=DAY, fingerprint=pin)
+        earlier = Clock()
+        again = TLSOverrides(self.records, earlier)
+        earlier.advance(1_000_000 - 3600)
+        await again.start()
+        self.assertTrue(all(again.find(f"{one}.example") for one in "atr"))
+        earlier.rightNow -= 1
+        self.assertEqual([again.find(f"{one}.example") is not None for one in "atr"], [False, False, True])
+
     async def test_it_outlives_a_restart(self):
         await self.overrides.add(domain="bücher.example", kind="trust", seconds=DAY, fingerprint=":".join([*["AB"] * 32]))
         again = TLSOverrides(self.records, self.clock)
