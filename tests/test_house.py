@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import configparser
+import functools
 import io
 import os
 import re
@@ -11,13 +13,15 @@ import shutil
 import string
 import subprocess
 import sys
+import tempfile
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import FailTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from bench.relay import WAYS
@@ -40,8 +44,15 @@ LEVELS = {level.name for level in LogLevel.iterconstants()}
 MEANINGLESS = {"util", "utils", "helper", "helpers", "manager", "handler", "processor", "base", "misc", "common"}
 
 
-def sources() -> list[Path]:
-    return sorted((ROOT / "mailserver").rglob("*.py"))
+@functools.cache
+def sources() -> dict[Path, str]:
+    return {path: path.read_text() for path in sorted((ROOT / "mailserver").rglob("*.py"))}
+
+
+@functools.cache
+def rfcs() -> dict[Path, set[int]]:
+    """The RFCs that each source cites."""
+    return {path: cited(text) for path, text in sources().items()}
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -56,25 +67,30 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-class Packaging(SynchronousTestCase):
-    def wheel(self) -> Path:
-        """Build a wheel from a copy, so that the checkout stays clean; no network."""
-        copy = Path(self.mktemp()).resolve()
-        copy.mkdir(parents=True)
-        for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, copy)
-        for name in ("mailserver", "twisted"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
-        built = python(
-            "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "out", ".",
-            cwd=str(copy),
-        )  # fmt: skip
-        self.assertEqual(built.returncode, 0, built.stderr)
-        (wheel,) = (copy / "out").glob("*.whl")
-        return wheel
+@functools.cache
+def built_wheel() -> Path:
+    """Built once, from a copy, so that the checkout stays clean; no network."""
+    folder = tempfile.TemporaryDirectory(prefix="wheel")
+    atexit.register(folder.cleanup)
+    copy = Path(folder.name).resolve() / "copy"
+    copy.mkdir(parents=True)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("mailserver", "twisted"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+    built = python(
+        "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "out", ".",
+        cwd=str(copy),
+    )  # fmt: skip
+    if built.returncode:
+        raise FailTest(built.stderr)
+    (wheel,) = (copy / "out").glob("*.whl")
+    return wheel
 
+
+class Packaging(SynchronousTestCase):
     def test_a_normal_install_makes_twistd_list_mailserver(self) -> None:
-        wheel = self.wheel()
+        wheel = built_wheel()
         target = wheel.parent / "installed"
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(target)  # what pip does with a pure wheel, scripts apart
@@ -83,7 +99,7 @@ class Packaging(SynchronousTestCase):
         self.assertRegex(listed.stdout, r"(?m)^ +mailserver +\S")
 
     def test_the_wheel_holds_the_plugin_the_types_and_no_foreign_package(self) -> None:
-        wheel = self.wheel()
+        wheel = built_wheel()
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
         self.assertIn("twisted/plugins/mailserver_plugins.py", names)
@@ -111,6 +127,13 @@ class Packaging(SynchronousTestCase):
 
 
 class Contracts(SynchronousTestCase):
+    def test_each_fault_is_seen(self) -> None:
+        faults = Faults()
+        long = "def long():\n" + "    x = 1\n" * (FUNCTION_LINES + 1)
+        faults.look("a", f"import pickle\ntry:\n    from twisted.internet import reactor\nexcept:\n    self._log.info('{{a}} {{b}}', a=1)\n{long}")
+        self.assertEqual((faults.reactors, faults.pickles, faults.bare, faults.unnamed), (["a:3"], ["a:1"], ["a:4"], ["a:5: {'b'}"]))
+        self.assertEqual(faults.long, [f"a: long: {FUNCTION_LINES + 1} lines"])
+
     def test_imports_go_downward_only(self) -> None:
         linted = python("-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache")
         self.assertEqual(linted.returncode, 0, linted.stdout + linted.stderr)
@@ -127,12 +150,7 @@ class Contracts(SynchronousTestCase):
         self.assertEqual(guarded, cores)
 
     def test_no_module_imports_the_reactor_when_it_is_itself_imported(self) -> None:
-        guilty = []
-        for path in sources():
-            for node in at_import(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and any(alias.name == "reactor" for alias in node.names):
-                    guilty.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-        self.assertEqual(guilty, [])
+        self.assertEqual(found().reactors, [])
 
     def test_no_module_has_a_name_without_a_meaning(self) -> None:
         self.assertEqual(
@@ -140,38 +158,57 @@ class Contracts(SynchronousTestCase):
         )
 
     def test_files_and_functions_stay_readable(self) -> None:
-        long = []
-        for path in sources():
-            text = path.read_text()
-            if text.count("\n") > FILE_LINES:
-                long.append(f"{path}: {text.count(chr(10))} lines")
-            for node in ast.walk(ast.parse(text)):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-                    lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
-                    if lines > FUNCTION_LINES:
-                        long.append(f"{path}: {node.name}: {lines} lines")
-        self.assertEqual(long, [])
+        self.assertEqual(found().long, [])
 
     def test_no_module_pickles_and_none_catches_everything(self) -> None:
-        for path in sources():
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                self.assertNotIn("pickle", names, str(path))
-                if isinstance(node, ast.ExceptHandler):
-                    self.assertIsNotNone(node.type, f"{path}:{node.lineno}: a bare except")
+        self.assertEqual((found().pickles, found().bare), ([], []))
 
     def test_what_a_log_line_names_is_given_to_it(self) -> None:
         """Twisted would write "unable to format event" in place of the sentence."""
-        missing = {}
-        for path in sources():
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and (sentence := logged(node)):
-                    named = {re.split(r"[.\[(]", name)[0] for _, name, _, _ in string.Formatter().parse(sentence) if name}
-                    given = {keyword.arg for keyword in node.keywords}
-                    if None not in given and not named <= given:
-                        missing[f"{path}:{node.lineno}"] = named - given
-        self.assertEqual(missing, {})
+        self.assertEqual(found().unnamed, [])
+
+
+@dataclass(slots=True)
+class Faults:
+    """Where a source goes against the house's rules: path and line."""
+
+    reactors: list[str] = field(default_factory=list)
+    long: list[str] = field(default_factory=list)
+    pickles: list[str] = field(default_factory=list)
+    bare: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
+
+    def look(self, path: str, text: str) -> None:
+        tree = ast.parse(text)
+        if text.count("\n") > FILE_LINES:
+            self.long.append(f"{path}: {text.count(chr(10))} lines")
+        for node in at_import(tree):
+            if isinstance(node, ast.ImportFrom) and any(alias.name == "reactor" for alias in node.names):
+                self.reactors.append(f"{path}:{node.lineno}")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+                if lines > FUNCTION_LINES:
+                    self.long.append(f"{path}: {node.name}: {lines} lines")
+            elif isinstance(node, ast.Import) and any(alias.name == "pickle" for alias in node.names):
+                self.pickles.append(f"{path}:{node.lineno}")
+            elif isinstance(node, ast.ExceptHandler) and node.type is None:
+                self.bare.append(f"{path}:{node.lineno}")
+            elif isinstance(node, ast.Call) and (sentence := logged(node)):
+                named = {re.split(r"[.\[(]", name)[0] for _, name, _, _ in string.Formatter().parse(sentence) if name}
+                given = {keyword.arg for keyword in node.keywords}
+                if None not in given and not named <= given:
+                    self.unnamed.append(f"{path}:{node.lineno}: {named - given}")
+
+
+@functools.cache
+def found() -> Faults:
+    """Of all sources, each of which is parsed once."""
+    faults = Faults()
+    for path, text in sources().items():
+        faults.look(str(path.relative_to(ROOT)), text)
+    return faults
 
 
 def logged(call: ast.Call) -> str:
@@ -207,15 +244,17 @@ class OwnTests(SynchronousTestCase):
 class RFCIndex(SynchronousTestCase):
     def test_every_rfc_that_the_code_cites_is_in_the_table(self) -> None:
         listed = {row.number for row in read_table()}
-        missing = {f"{path.relative_to(ROOT)}: RFC {n}" for path in sources() for n in cited(path.read_text()) - listed}
+        missing = {f"{path.relative_to(ROOT)}: RFC {n}" for path, numbers in rfcs().items() for n in numbers - listed}
         self.assertEqual(missing, set(), "add rows to docs/rfc.tsv, then run `python -m tests.rfc_index`")
 
     def test_every_file_of_the_table_exists_and_cites_the_rfc_in_its_package(self) -> None:
+        folders: dict[Path, set[int]] = {}
+        for path, numbers in rfcs().items():
+            folders.setdefault(path.parent, set()).update(numbers)
         for row in read_table():
             for file in row.files:
                 self.assertTrue((ROOT / file).is_file(), f"RFC {row.number}: no file {file}")
-                around = "".join(path.read_text() for path in (ROOT / file).parent.glob("*.py"))
-                self.assertIn(row.number, cited(around), f"{file} and its neighbours never cite RFC {row.number}")
+                self.assertIn(row.number, folders.get((ROOT / file).parent, set()), f"{file} and its neighbours never cite RFC {row.number}")
 
     def test_what_is_implemented_names_its_files_and_what_is_planned_names_none(self) -> None:
         for row in read_table():

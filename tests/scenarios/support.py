@@ -344,7 +344,8 @@ class Server:
     def command(self, *arguments: str, timeout: float = 30.0, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """``mailserver … --config`` of this server."""
         command = [str(Path(sys.executable).parent / "mailserver"), *arguments, "--config", str(self.config_path)]
-        return run_nursed(command, cwd=str(ROOT), env=self._environment(), timeout=timeout, input=input)
+        done = run_nursed(command, cwd=str(ROOT), env=self._environment(), timeout=timeout, input=(input or "").encode())
+        return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def status(self) -> dict[str, Any]:
         """What the server says of itself over its control socket."""
@@ -385,25 +386,21 @@ def run_nursed(
     cwd: str,
     env: Mapping[str, str],
     timeout: float,
-    input: str | None = None,
-    python: str = sys.executable,
-    changed: Mapping[str, Any] | None = None,
-) -> subprocess.CompletedProcess[str]:
+    input: bytes = b"",
+) -> subprocess.CompletedProcess[bytes]:
     """A command of the nursery from its beginning to its end.  What it prints is read when it has ended, whoever still holds it open."""
     with contextlib.ExitStack() as files:
         given, output, errors = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        given.write((input or "").encode())
+        given.write(input)
         given.seek(0)
-        process = nursed(
-            command, cwd=cwd, env=env, output=output.fileno(), errors=errors.fileno(), stdin=given.fileno(), python=python, changed=changed
-        )
+        process = nursed(command, cwd=cwd, env=env, output=output.fileno(), errors=errors.fileno(), stdin=given.fileno())
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             raise
-        said = [file.read().decode() for file in (output, errors) if file.seek(0) == 0]
+        said = [file.read() for file in (output, errors) if file.seek(0) == 0]
     return subprocess.CompletedProcess(command, status, *said)
 
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from mailserver.pickup.file_format import pickup_name
-from tests.scenarios.support import BASIC, ID, ScenarioCase, Server, wait_until
+from tests.scenarios.support import BASIC, ID, ScenarioCase, Server, run_nursed, wait_until
 
 MESSAGE = b"To: alice@example.org\nSubject: hi\n\nhi\n"
 
@@ -19,13 +19,8 @@ class SendmailCase(ScenarioCase):
     def sendmail(
         self, server: Server, *arguments: str, message: bytes = MESSAGE, code: int = 0
     ) -> subprocess.CompletedProcess[bytes]:
-        said = subprocess.run(
-            [str(Path(sys.executable).parent / "mailserver"), "sendmail", "-C", str(server.config_path), *arguments],
-            input=message,
-            capture_output=True,
-            check=False,
-            timeout=30,
-        )
+        command = [str(Path(sys.executable).parent / "mailserver"), "sendmail", "-C", str(server.config_path), *arguments]
+        said = run_nursed(command, cwd=os.getcwd(), env=os.environ, timeout=30, input=message)
         self.assertEqual(said.returncode, code, said.stderr.decode())
         return said
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import smtplib
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.rounds import rounds
-from tests.scenarios.support import BASIC, Server, Wire, wait_until
+from tests.scenarios.support import BASIC, Server, Wire, run_nursed, wait_until
 from tests.scenarios.test_login import PASSWORD, LoginCase
 from tests.scenarios.verdicts_plugin import FILTER, PLUGIN
 from tests.upgrades.smarthost import Smarthost
@@ -86,10 +86,9 @@ class Verdicts(LoginCase):
 
     def by_pickup(self, server: Server) -> list[int]:
         program = str(Path(sys.executable).parent / "mailserver")
-        subprocess.run(
-            [program, "sendmail", "-C", str(server.config_path), "-i", "-f", USER, *FIVE],
-            input=b"Subject: pickup\n\nx\n", check=True, capture_output=True, timeout=30, env=server._environment(),
-        )  # fmt: skip
+        command = [program, "sendmail", "-C", str(server.config_path), "-i", "-f", USER, *FIVE]
+        said = run_nursed(command, cwd=os.getcwd(), env=server._environment(), timeout=30, input=b"Subject: pickup\n\nx\n")
+        self.assertEqual(said.returncode, 0, said.stderr)
         return [250]
 
     # --- what became of it ---
