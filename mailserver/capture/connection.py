@@ -89,10 +89,11 @@ class CapturedConnection:
 
     def is_replaced_by(self, found: Segment) -> bool:
         """Whether a segment begins another connection between the same ports; the same SYN twice does not."""
-        if found.flags & (SYN | ACK) != SYN or found.ends != self.client or not self.from_client.has_begun:
+        client = self.from_client
+        if found.flags & (SYN | ACK) != SYN or found.ends != self.client or not client.has_begun:
             return False
-        is_talking = not self.has_start or self.kind is not ConnectionKind.UNKNOWN or self.from_server.octets > 0
-        return is_talking and found.sequence != self.opening
+        is_late = self.opening is None and not client.octets and client.number(found.sequence) + 1 == client.end
+        return found.sequence != self.opening and not is_late
 
     def swap(self) -> None:
         """The other end is the client."""

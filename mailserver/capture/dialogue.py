@@ -68,6 +68,9 @@ class DialogueReader:
         self._read_to = -1  # of the client's octets; -1 before the first
         self._line = b""
         self._is_after_gap = not from_start  # up to the first line that is a command
+        # Up to a line with a verb.  What comes before it is a secret, also where nobody is known to have asked for it: the 334
+        # was not captured, or the client says it all in one go and AUTH is refused.
+        self._is_after_auth = False
         self._chunk = 0
         self._is_last_chunk = False
         self._content: list[int] | None = None  # when it began, its size, whether it has no gap
@@ -180,7 +183,11 @@ class DialogueReader:
             self._go_on(events)
         if self._state is _State.COMMANDS and self._line:
             verb = SmtpView(self._line).command or ""
-            self._pairing.waiting.append(Waiting(time, ReplyCause.COMMAND, self._line, verb, self._read_to))
+            cause = ReplyCause.COMMAND
+            if verb not in CommandVerb.__members__ and self._is_after_auth:
+                cause, verb = ReplyCause.RESPONSE, AUTH
+            if verb in CommandVerb.__members__ or not self._is_after_gap:
+                self._pairing.waiting.append(Waiting(time, cause, self._line, verb, self._read_to))
             self._line, self._is_after_gap = b"", True
         return events
 
@@ -290,6 +297,9 @@ class DialogueReader:
 
     def _read_replies(self, piece: Piece) -> None:
         octets, at, replies = self._server + piece.octets, 0, self._pairing.replies
+        if self._server and len(octets) <= LINE_OCTETS and b"\n" not in piece.octets:
+            self._server = octets  # not looked through again for each octet that a slow server says
+            return
         while not self._reply and (found := WHOLE_REPLY.match(octets, at)) is not None and found.end() - at <= REPLY_OCTETS:
             whole, at = found[0], found.end()
             replies.append(CapturedReply(piece.time, whole, piece.place - len(octets) + at, piece.heard, int(found[1])))
@@ -355,12 +365,17 @@ class DialogueReader:
             if verb not in CommandVerb.__members__:
                 return  # the end of what was lost, of content, of AUTH
             self._is_after_gap = False
+        if self._is_after_auth:
+            if verb not in CommandVerb.__members__:
+                self._pairing.waiting.append(Waiting(piece.time, ReplyCause.RESPONSE, line, AUTH, place, piece.heard))
+                return
+            self._is_after_auth = False
         waiting = Waiting(piece.time, ReplyCause.COMMAND, line, verb, place, piece.heard)
         self._pairing.waiting.append(waiting)
         if found is None:
             return
         if verb == AUTH or (verb in (DATA, STARTTLS) and not line[found.end() :].strip()):
-            self._state = WAITING
+            self._state, self._is_after_auth = WAITING, verb == AUTH
         elif verb == BDAT and (view := SmtpView(line)).chunk_size is not None:
             self._chunk, self._is_last_chunk = view.chunk_size, bool(view.is_last_chunk)
             waiting.ends_content = self._is_last_chunk

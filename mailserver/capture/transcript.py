@@ -125,6 +125,8 @@ class Transcript:
             time = event.replied
             if event.reply.startswith(b"334 ") and not self._has_secrets and SIGNATURE.match(event.reply) is not None:
                 return [*lines, TranscriptLine(time, Speaker.SERVER, f"334 {HIDDEN}")]
+            if event.verb == AUTH and not self._has_secrets and event.reply_view.reply_code is None:  # the end of one
+                return [*lines, TranscriptLine(time, Speaker.SERVER, HIDDEN)]
             for line in _text(event.reply).rstrip("\r\n").split("\n"):
                 lines.append(_line((time, Speaker.SERVER, _cut(line.rstrip("\r")))))
                 time = None

@@ -63,7 +63,7 @@ def run_decode(options: argparse.Namespace) -> int:
         has_secrets=options.secrets,
     )
     faults = []
-    for path in files if len(files) == 1 else sorted(files, key=_began):
+    for path in _in_order(files):
         if fault := _read_all(path, sessions, shown):
             faults.append(f"{path}: {fault}")
     for session, event in sessions.finish():
@@ -101,8 +101,16 @@ def _read_all(path: str, sessions: Sessions, shown: ShownSessions) -> str:
     return ""
 
 
+def _in_order(files: list[str]) -> list[str]:
+    """By their first frames: those of a ring (`tcpdump -W`, `dumpcap -b`) are named in another order.
+
+    A pipe can be read only once: with one among them they are read as they are named.
+    """
+    return sorted(files, key=_began) if len(files) > 1 and all(map(os.path.isfile, files)) else files
+
+
 def _began(path: str) -> int:
-    """The time of the first frame of a file: files of a ring (`tcpdump -W`, `dumpcap -b`) are named in another order."""
+    """The time of the first frame of a file, 0 where it has none."""
     from mailserver.capture.files import CaptureFault, CaptureReader
 
     reader = CaptureReader()

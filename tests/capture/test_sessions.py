@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
-from mailserver.capture import build
+from mailserver.capture import build, dialogue
 from mailserver.capture.dialogue import DialogueReader
 from mailserver.capture.events import CommandReply, ContentEnd, ContentStretch, Encrypted, NotCaptured, ReplyCause
 from mailserver.capture.files import CapturedFrame
@@ -138,6 +138,25 @@ class Dialogues(TestCase):
         )])  # fmt: skip
         sent = [one.event.cause for one in said if isinstance(one.event, CommandReply)]
         self.assertEqual(sent, [ReplyCause.GREETING, ReplyCause.COMMAND, ReplyCause.COMMAND, ReplyCause.RESPONSE, ReplyCause.RESPONSE, ReplyCause.COMMAND])
+
+    def test_secrets_that_nobody_asks_for_are_known_as_such_up_to_a_command(self) -> None:
+        begin = (b"S: 220 mx ESMTP\r\n", b"C: EHLO me\r\n", b"S: 250 AUTH LOGIN\r\n")
+        refused = (*begin, b"C: AUTH LOGIN\r\nYW5u\r\nc2VjcmV0\r\nNOOP\r\n", b"S: 504 no\r\n500 what\r\n500 what\r\n250 noop\r\n")
+        connection = Connection()
+        said = decoded([*connection.opened(), *connection.said(*refused)])
+        causes = [one.event.cause for one in said if isinstance(one.event, CommandReply)]
+        self.assertEqual(causes[2:], [ReplyCause.COMMAND, ReplyCause.RESPONSE, ReplyCause.RESPONSE, ReplyCause.COMMAND])
+        asked = (*begin, b"C: AUTH LOGIN\r\n", b"S: 334 VXNlcm5hbWU6\r\n", b"C: YW5u\r\n", b"S: 334 UGFzc3dvcmQ6\r\n", b"C: c2VjcmV0\r\n", b"S: 235 yes\r\n")
+        for lines in (asked, (*begin, b"C: AUTH PLAIN\r\n", b"S: 334 \r\n", b"C: c2VjcmV0\r\n", b"S: 235 yes\r\n")):
+            for lost in range(len(lines)):
+                for end in range(lost + 1, len(lines) + 1):
+                    connection = Connection()
+                    frames = [*connection.opened(), *connection.said(*lines)][: 3 + end]
+                    del frames[3 + lost]
+                    for begins in (0, 3):
+                        said = decoded([*frames[begins:], *connection.closed()])
+                        shown = [one.event.command for one in said if isinstance(one.event, CommandReply) and one.event.cause is ReplyCause.COMMAND]
+                        self.assertFalse([one for one in shown if one and (b"YW5u" in one or b"c2Vj" in one)], (lost, end, begins))
 
     def test_after_starttls_nothing_can_be_read_and_after_its_refusal_all(self) -> None:
         begin = (b"S: 220 mx ESMTP\r\n", b"C: EHLO me\r\n", b"S: 250 STARTTLS\r\n", b"C: STARTTLS\r\n")
@@ -284,6 +303,19 @@ class WhatIsMissing(TestCase):
                 dialogue.client([Piece(n, octets)])
                 self.assertLess(dialogue.held_memory, 2_000_000)
 
+    def test_a_line_that_comes_octet_by_octet_is_looked_through_once(self) -> None:
+        looks = []
+
+        class Pattern:
+            def match(self, octets: bytes, at: int) -> None:
+                looks.append(len(octets))
+
+        self.patch(dialogue, "WHOLE_REPLY", Pattern())
+        reader = DialogueReader(from_start=True)
+        for n, octet in enumerate(b"220-" + b"x" * 500 + b"\r\n220 y\r\n"):
+            reader.server([Piece(n, bytes([octet]), n + 1)])
+        self.assertLess(len(looks), 5)
+
     def test_a_large_piece_is_read_in_parts_that_know_their_places(self) -> None:
         octets = build.content(b"Subject: large\r\n\r\n" + b"0123456789" * 20_000 + b"\r\n")
         dialogue = DialogueReader(from_start=False)
@@ -367,6 +399,19 @@ class Connections(TestCase):
         said = decoded([*frames, *again.opened(), *again.said(*PLAIN)])
         self.assertEqual([one.session.ending for one in said if one.event is None], [SessionEnding.REPLACED, SessionEnding.NOT_SEEN])
         self.assertEqual(pairs(said)[-7:], PLAIN_PAIRS)
+
+    def test_a_port_is_used_again_after_a_connection_in_which_nobody_said_anything(self) -> None:
+        for first, second in ((1000, 900_000), (900_000, 1000)):
+            one, other = Connection(start=first), Connection(start=second)
+            for before in (one.opened()[:1], one.opened()):
+                said = decoded([*before, *other.opened(), *other.said(*PLAIN), *other.closed()])
+                self.assertEqual(pairs(said), PLAIN_PAIRS)
+                self.assertEqual((session(said).lost, session(said).retransmitted), (0, 0))
+                other = Connection(start=second)
+        syn, answer, acknowledged = Connection().opened()
+        connection = Connection()
+        connection.opened()
+        self.assertEqual(pairs(decoded([answer, acknowledged, syn, *connection.said(*PLAIN)])), PLAIN_PAIRS)
 
     def test_what_makes_room_is_the_one_that_was_quiet_longest(self) -> None:
         first, second, third = [Connection(client=("192.0.2.1", 41000 + n)) for n in range(3)]

@@ -12,6 +12,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.capture import build, sessions, transcript
+from mailserver.capture.files import CaptureReader
 from mailserver.cli import shown_sessions
 from tests.capture.test_sessions import MESSAGE, PLAIN
 from tests.capture.wire import CLIENT, Connection, interface, packet, pcap, pcapng, section
@@ -114,6 +115,13 @@ class Decoding(SynchronousTestCase):
         _, out, _ = run("decode", self.file(capture(lines)))
         self.assertEqual([line.split("S  ")[1] for line in out.splitlines() if "S  334" in line], ["334 cj1ub25jZQ==", "334 ****"])
         self.assertIn("dj1zaWduYXR1cmU=", run("decode", self.file(capture(lines)), "--secrets")[1])
+
+    def test_the_end_of_a_signature_of_scram_is_a_secret_though_its_beginning_is_lost(self) -> None:
+        connection = Connection()
+        frames = [*connection.opened(), *connection.said(*LOGIN[:3], b"C: AUTH SCRAM-SHA-1 biws\r\n", b"S: 334 cj1h\r\n", b"C: Yz1i\r\n", b"S: 334 dj1T", b"S: U0lHTg==\r\n", b"C: \r\n", b"S: 235 yes\r\n")]
+        del frames[9]
+        code, out, _ = run("decode", self.file(pcap([*frames, *connection.closed()])))
+        self.assertEqual((code, "U0lHTg" in out, "235 yes" in out), (0, False, True))
 
     def test_what_could_change_a_terminal_is_made_printable(self) -> None:
         _, out, _ = run("decode", self.file(capture((b"S: 220 mx \x1b[2J ESMTP\r\n", b"C: EHLO \xe2\x80\xae\x9b1m\r\n", b"S: 250 \xff\r\n"))))
@@ -236,6 +244,19 @@ class Decoding(SynchronousTestCase):
         code, out, err = run("decode", paths[0], paths[2], self.file(b"no capture at all", "ring3"), paths[1])
         self.assertEqual((code, out, err), (74, whole[1], f"mailserver: {self.folder}/ring3: neither pcap nor pcapng\n"))
         self.assertEqual(run("decode", *paths, "-"), (2, "", "mailserver: - is read alone\n"))
+
+    def test_with_a_pipe_among_them_files_are_read_as_they_are_named(self) -> None:
+        whole = capture(PLAIN)
+        _, plain, _ = run("decode", self.file(whole))
+        frames = list(CaptureReader().feed(whole))
+        ends = []
+        for part in (frames[:7], frames[7:]):
+            reading, writing = os.pipe()
+            self.addCleanup(os.close, reading)
+            os.write(writing, pcap(part))
+            os.close(writing)
+            ends.append(f"/dev/fd/{reading}")
+        self.assertEqual(run("decode", *ends), (0, plain, ""))
 
     def test_a_link_that_is_not_supported_is_named(self) -> None:
         one = Connection()
