@@ -76,6 +76,7 @@ class Signing(enum.Enum):
     BOGUS = "signed, and the parent has another key's digest"
     MISSING = "the parent says that it is signed, and it is not"
     LAME = "every question about it fails"
+    EXPIRED = "signed, and the signatures have expired"
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,8 @@ class SignedWorld:
         for name, zone in self._zones.items():
             parent = _parent(name, everything)
             lines[parent] += [f"{name} {zone.ttl_seconds} IN NS ns.root."]
-            if zone.signing in (Signing.SECURE, Signing.BOGUS, Signing.MISSING):
-                key = keys[name] if zone.signing is Signing.SECURE else other
+            if zone.signing in (Signing.SECURE, Signing.BOGUS, Signing.MISSING, Signing.EXPIRED):
+                key = keys[name] if zone.signing in (Signing.SECURE, Signing.EXPIRED) else other
                 digest = dns.dnssec.make_ds(name, _dnskey(key), "SHA256")
                 lines[parent].append(f"{name} {zone.ttl_seconds} IN DS {digest}")
         lines[root] += ["ns.root. 300 IN A 127.0.0.1"]
@@ -185,8 +186,8 @@ class SignedWorld:
             if zone.signing is Signing.LAME:
                 continue
             made = dns.zone.from_text("\n".join(lines[name]), origin=name, relativize=False, check_origin=False)
-            if zone.signing in (Signing.SECURE, Signing.BOGUS):
-                _sign(made, keys[name])
+            if zone.signing in (Signing.SECURE, Signing.BOGUS, Signing.EXPIRED):
+                _sign(made, keys[name], since=100 * HOUR if zone.signing is Signing.EXPIRED else HOUR)
                 for forged in zone.forged:
                     _break_signatures(made, dns.name.from_text(forged, name))
             made.to_file(os.path.join(self._directory, _file(name)), relativize=False, want_origin=False)
@@ -259,10 +260,11 @@ def _dnskey(key: ec.EllipticCurvePrivateKey) -> dns.rdtypes.ANY.DNSKEY.DNSKEY:
     return dns.dnssec.make_dnskey(key.public_key(), ALGORITHM, flags=257)
 
 
-def _sign(zone: dns.zone.Zone, key: ec.EllipticCurvePrivateKey) -> None:
-    now = time.time()
+def _sign(zone: dns.zone.Zone, key: ec.EllipticCurvePrivateKey, since: int) -> None:
+    """Signatures hold from `since` seconds ago, and for two days."""
+    begins = int(time.time()) - since
     dns.dnssec.sign_zone(
-        zone, keys=[(key, _dnskey(key))], inception=now - HOUR, expiration=now + 48 * HOUR, deterministic=False
+        zone, keys=[(key, _dnskey(key))], inception=begins, expiration=begins + 49 * HOUR, deterministic=False
     )
 
 

@@ -10,6 +10,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver check": ("mailserver check --config new.toml",),
     "mailserver smarthost login": ("mailserver smarthost login",),
     "mailserver smarthost status": ("mailserver smarthost status", "mailserver smarthost status --json"),
+    "mailserver dns": (
+        "mailserver dns example.org",
+        "mailserver dns example.org --zone > records.zone",
+        "mailserver dns example.org --address 192.0.2.1 --watch",
+        "mailserver dns old.example --parked --zone",
+    ),
     "mailserver dkim new": ("mailserver dkim new example.org",),
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
     "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),

@@ -1,6 +1,6 @@
 """The DNS doctor: what the DNS has to show for a domain of ours, what it shows, and what has to be done.
 
-Everything decides over what it is shown (`Seen`), without I/O.  In the order in which they are read:
+Everything decides over what it is shown (`Seen`), without I/O; `asking` alone asks servers.  In the order in which they are read:
 
 * `zone_text`: records as zone text
 * `house_facts`: what our house has
@@ -20,4 +20,7 @@ Everything decides over what it is shown (`Seen`), without I/O.  In the order in
 * `zone_health`: the servers of a zone, and its signatures
 * `parked_domain`: a domain that sends and takes nothing
 * `examination`: all of it for a domain
+* `messages`: what an answer of a name server says
+* `asking`: asks each server of a zone
+* `configured`: what our house has, by its configuration and its keys
 """

@@ -17,9 +17,10 @@ from mailserver.doctor.seen import DNSSECState, Seen, SeenRecords, ZoneSeen
 from mailserver.doctor.sender_policy import check_sender_policy
 from mailserver.doctor.signing_records import check_signing
 from mailserver.doctor.transport_policy import check_mta_sts, check_tls_reports
+from mailserver.doctor.wanted import dmarc_record, policy_records, ptr_record, wanted
 from mailserver.doctor.zone_health import check_signatures, check_zone
 
-__all__ = ["examined", "examined_parked"]
+__all__ = ["examined", "examined_parked", "questions_of"]
 
 Check = Callable[[DomainFacts, Seen], Iterable[CheckedRecord]]
 
@@ -38,6 +39,15 @@ class _Noted:
 
     def zone(self, name: str) -> ZoneSeen:
         return self._seen.zone(name)
+
+
+def questions_of(facts: DomainFacts) -> tuple[tuple[str, str], ...]:
+    """What is asked for in any case, name and type: whoever asks the DNS may ask for all of it at once."""
+    names = [facts.domain, facts.hostname]
+    found = [(name, type) for name in names for type in ("MX", "A", "AAAA", "TXT", "CAA")]
+    found += [(one.name, one.type) for one in (*wanted(facts, signed=True), *[ptr_record(facts, one) for one in facts.addresses])]
+    found += [(one.name, "TXT") for one in (dmarc_record(facts), *policy_records(facts)[:1])]
+    return tuple(dict.fromkeys([(name, "A" if type == "CNAME" else type) for name, type in found]))
 
 
 def examined(facts: DomainFacts, seen: Seen, *, now: float) -> tuple[CheckedRecord, ...]:

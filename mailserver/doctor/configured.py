@@ -1,0 +1,171 @@
+"""What our house has, by its configuration and its keys on the disk.  Everything blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable, Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
+
+from mailserver.config import Configuration
+from mailserver.config.endpoints import bare_endpoint, is_local, place_of
+from mailserver.config.route_table import next_hop_of, next_hop_of_relay
+from mailserver.dns.servers import read_resolv_conf
+from mailserver.doctor.house_facts import DomainFacts, OfferedService, SendsBy, WantedKey
+from mailserver.mail.dns_records import ServerAddress
+from mailserver.relay.own_ipv6 import kernels_address
+from mailserver.tls.identity import IdentityError, read_authorities
+from mailserver.trust.signing_keys import read_keys
+
+__all__ = ["facts_of", "recursive_servers"]
+
+FAR_IPV4 = "192.33.4.12"  # a root name server's: nothing is sent there
+RESOLV_CONF = "/etc/resolv.conf"
+RESOLV_CONF_OCTETS = 65536
+SELF_SIGNED = os.path.join("tls", "self-signed.pem")  # as the server makes it below its data
+# The name under which CAA records know the CA that a certificate calls by this organization (RFC 8659 section 4.2)
+AUTHORITIES = {
+    "let's encrypt": ("letsencrypt.org",),
+    "zerossl": ("sectigo.com", "zerossl.com"),
+    "sectigo limited": ("sectigo.com", "comodoca.com"),
+    "digicert inc": ("digicert.com",),
+    "globalsign nv-sa": ("globalsign.com",),
+    "google trust services": ("pki.goog",),
+    "google trust services llc": ("pki.goog",),
+    "buypass as-983163327": ("buypass.com",),
+    "actalis s.p.a.": ("actalis.it",),
+    "ssl corporation": ("ssl.com",),
+    "harica": ("harica.gr",),
+}
+
+
+def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str] = ()) -> DomainFacts:
+    """Of one domain (A-labels, lower case), by a configuration with the checked options of its components.
+
+    `addresses` are ours as a person says; else they are looked for on this host.  Raises OSError, with the file's name, where the
+    keys for DKIM cannot be read.
+    """
+    chain = _chain(configuration)
+    keys = read_keys(configuration.keys_path).get(domain)
+    return DomainFacts(
+        domain=domain,
+        hostname=configuration.hostname.lower().removesuffix("."),
+        addresses=tuple(addresses) or _own_addresses(configuration),
+        addresses_are_sure=bool(addresses),
+        receives=_is_ours(configuration, domain),
+        sends_by=_sends_by(configuration),
+        keys=() if keys is None else tuple([WantedKey(one.selector, one.key.record, one.state) for one in keys.keys]),
+        signs=any(one.use == "dkim_signing" for one in configuration.filter),
+        chain=tuple([one.public_bytes(serialization.Encoding.DER) for one in chain]),
+        spki=_spki(chain[0]) if chain else "",
+        authorities=_authorities(chain[0]) if chain else (),
+        services=_services(configuration),
+        dmarc_reports_to=_read_at(configuration, "dmarc_reports", domain),
+        tls_reports_to=_read_at(configuration, "tls_reports", domain),
+        serves_web="web" in {str(one.service) for one in configuration.listen},
+    )
+
+
+def recursive_servers(configuration: Configuration) -> tuple[ServerAddress, ...]:
+    """The name servers of this host, as the server itself asks them.  Raises OSError."""
+    if configuration.dns.servers:
+        return tuple(configuration.dns.servers)
+    with open(RESOLV_CONF, encoding="utf-8", errors="replace") as file:
+        return tuple([one.address for one in read_resolv_conf(file.read(RESOLV_CONF_OCTETS)).servers])
+
+
+def _is_ours(configuration: Configuration, domain: str) -> bool:
+    table = configuration.domain.get(domain) or configuration.domain.get(f"*.{domain.partition('.')[2]}")
+    return table is not None and not table.disabled
+
+
+def _sends_by(configuration: Configuration) -> SendsBy:
+    match configuration.relay.use:
+        case "mx":
+            return SendsBy.OURSELVES
+        case "none" | "capture":
+            return SendsBy.OURSELVES if any(one.use == "mx" for one in configuration.route) else SendsBy.NOBODY
+    return SendsBy.SMARTHOST
+
+
+def _own_addresses(configuration: Configuration) -> tuple[str, ...]:
+    """Those that a stranger can reach: of the listeners, and those from which mail leaves."""
+    found = [place.host for one in configuration.listen if (place := place_of(bare_endpoint(one.endpoint))) is not None]
+    relay = next_hop_of_relay(configuration.relay.use, configuration.relay.options)
+    hops = [relay] if relay is not None else []
+    for route in configuration.route:
+        if route.use == "mx":
+            hops.append(next_hop_of(route, relay))
+    for hop in hops:
+        found += [one for one in (hop.source_ipv4, hop.source_ipv6) if one]
+    return _of_the_internet([*found, _kernels_ipv4(), kernels_address()])
+
+
+def _of_the_internet(addresses: Iterable[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for one in addresses:
+        try:
+            ip = ipaddress.ip_address(one)
+        except ValueError:
+            continue
+        if ip.is_global:
+            found[str(ip)] = None
+    return tuple(found)
+
+
+def _kernels_ipv4() -> str:
+    """The IPv4 address that the kernel would take for connections to the Internet, "" where there is none.  Sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((FAR_IPV4, 25))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def _chain(configuration: Configuration) -> list[x509.Certificate]:
+    """The certificate that other servers see; none where no listener for them has TLS, or it cannot be read."""
+    if all(one.tls == "none" for one in configuration.listen if one.service == "mx"):
+        return []
+    named = configuration.tls.name.get(configuration.hostname)
+    path = named.certificate if named is not None else configuration.tls.certificate
+    try:
+        return read_authorities(path or os.path.join(configuration.data, SELF_SIGNED))
+    except IdentityError:  # `mailserver check` tells
+        return []
+
+
+def _spki(certificate: x509.Certificate) -> str:
+    octets = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(octets).hexdigest()
+
+
+def _authorities(certificate: x509.Certificate) -> tuple[str, ...]:
+    names = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return AUTHORITIES.get(str(names[0].value).lower(), ()) if names else ()
+
+
+def _services(configuration: Configuration) -> tuple[OfferedService, ...]:
+    found: dict[OfferedService, None] = {}
+    for one in configuration.listen:
+        place = place_of(bare_endpoint(one.endpoint))
+        if one.service == "submission" and place is not None and place.port and not is_local(one.endpoint):
+            name = "_submissions._tcp" if one.tls == "implicit" else "_submission._tcp"
+            found[OfferedService(name, place.port)] = None
+    return tuple(found)
+
+
+def _read_at(configuration: Configuration, use: str, domain: str) -> str:
+    """The address at which reports of others are read by a filter, "" where there is none."""
+    for one in configuration.filter:
+        local_part = getattr(one.options, "local_part", "")
+        if one.use == use and local_part:
+            return f"{local_part}@{domain}"
+    return ""
