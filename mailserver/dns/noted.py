@@ -40,6 +40,10 @@ class NotingResolver:
     def query(self, name: str, record_type: str) -> Deferred[Answer]:
         """The other one's answer."""
         answer: Deferred[Answer] = self._resolver.query(name, record_type)
+        found = getattr(answer, "result", None)
+        if found.__class__ is Answer and not answer.paused:  # from the cache: there is nothing to wait for
+            self._answered(found, name, record_type)
+            return answer
         return answer.addCallbacks(
             self._answered, self._failed, callbackArgs=(name, record_type), errbackArgs=(name, record_type)
         )

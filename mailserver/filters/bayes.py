@@ -250,7 +250,8 @@ class Bayes:
 
 def _shown(token: str) -> str:
     """A stranger's word for a person's eyes."""
-    return "".join([one if one.isprintable() else "?" for one in token[:WORD_CHARACTERS]])
+    token = token[:WORD_CHARACTERS]
+    return token if token.isprintable() else "".join([one if one.isprintable() else "?" for one in token])
 
 
 @implementer(IComponentFactory)

@@ -153,7 +153,7 @@ class DKIMSigning:
         if not self._keys:
             return None
         try:
-            authors = originators(content.head).authors
+            authors = originators(content.head, content.headers).authors
         except OriginatorError:
             return None
         for author in authors:

@@ -275,7 +275,7 @@ class DNSLists:
 
     def _may_ask(self, peer: Peer) -> bool:
         ip = peer.ip
-        return ip is not None and is_public(str(ip)) and not any(ip in network for network in self._exempt)
+        return ip is not None and is_public(peer.address) and not any(ip in network for network in self._exempt)
 
     async def _about_address(self, peer: Peer) -> tuple[Finding, ...]:
         ip = peer.ip
@@ -298,6 +298,8 @@ class DNSLists:
 
     async def _found(self, questions: Sequence[tuple[_List, str, str]]) -> tuple[Finding, ...]:
         """A finding for each list that says something or cannot tell."""
+        if not questions:
+            return ()
         answers = await self._within_time([self._answer(one, name) for one, name, _ in questions])
         found = [self._finding(one, subject, answer) for (one, _, subject), answer in zip(questions, answers, strict=True)]
         return tuple([one for one in found if one is not None])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
-from mailserver.api import Address, AddressError, Content, Envelope, normal_names
+from mailserver.api import Address, AddressError, Content, Envelope, Finding, normal_names
 from mailserver.mail.originators import OriginatorError, originators
 
 __all__ = [
+    "Proofs",
     "author_of",
     "domain_forms",
     "is_answered_for",
     "is_denied",
     "normal_addresses",
     "passed",
+    "proofs_of",
     "proved_domains",
     "spf_passes",
 ]
@@ -23,30 +26,57 @@ LABELS_MOST = 127
 
 def passed(envelope: Envelope, name: str) -> frozenset[str]:
     """The domains for which findings of this name say "pass", and mean the whole message."""
-    return frozenset(
-        [
-            str(one.properties["domain"]).lower().rstrip(".")
-            for one in envelope.findings
-            if one.name == name
-            and one.properties.get("result") == "pass"
-            and one.properties.get("domain")
-            and not one.properties.get("partial")
-            and not one.properties.get("testing")
-            and not one.properties.get("weak")
-        ]
+    return frozenset([_domain_of(one) for one in envelope.findings if one.name == name and _means_all(one)])
+
+
+def _means_all(finding: Finding) -> bool:
+    said = finding.properties
+    return bool(
+        said.get("result") == "pass"
+        and said.get("domain")
+        and not (said.get("partial") or said.get("testing") or said.get("weak"))
     )
+
+
+def _domain_of(finding: Finding) -> str:
+    return str(finding.properties["domain"]).lower().rstrip(".")
 
 
 def spf_passes(envelope: Envelope) -> frozenset[tuple[str, str]]:
     """Scope ("mfrom", "helo") and domain of each pass of SPF."""
-    spf = [one for one in envelope.findings if one.name == "spf" and one.properties.get("result") == "pass"]
-    return frozenset([(str(one.properties.get("scope")), str(one.properties.get("domain"))) for one in spf])
+    return proofs_of(envelope).spf
 
 
 def proved_domains(envelope: Envelope) -> frozenset[str]:
     """All domains that answer for the message: those of signatures, DMARC's, and the sender's where SPF passes."""
-    senders = [domain for scope, domain in spf_passes(envelope) if scope == "mfrom"]
-    return passed(envelope, "dkim") | passed(envelope, "dmarc") | frozenset(senders)
+    return proofs_of(envelope).domains
+
+
+class Proofs(NamedTuple):
+    """What answers for a message: the domains of `signers`, all `domains`, and what `spf_passes` returns."""
+
+    signers: frozenset[str]
+    domains: frozenset[str]
+    spf: frozenset[tuple[str, str]]
+
+
+def proofs_of(envelope: Envelope) -> Proofs:
+    """All of it by one look at the findings."""
+    signers: list[str] = []
+    domains: list[str] = []
+    spf: list[tuple[str, str]] = []
+    for one in envelope.findings:
+        match one.name:
+            case "dkim" if _means_all(one):
+                signers.append(_domain_of(one))
+            case "dmarc" if _means_all(one):
+                domains.append(_domain_of(one))
+            case "spf" if one.properties.get("result") == "pass":
+                scope, domain = str(one.properties.get("scope")), str(one.properties.get("domain"))
+                spf.append((scope, domain))
+                if scope == "mfrom":
+                    domains.append(domain)
+    return Proofs(frozenset(signers), frozenset(signers + domains), frozenset(spf))
 
 
 def is_denied(envelope: Envelope) -> bool:
@@ -71,7 +101,7 @@ def domain_forms(domain: str) -> list[str]:
 def author_of(content: Content) -> Sequence[Address]:
     """The one author; nobody where there are several, or where the fields cannot be understood."""
     try:
-        authors = originators(content.head).authors
+        authors = originators(content.head, content.headers).authors
     except OriginatorError:
         return ()
     return authors if len(authors) == 1 else ()

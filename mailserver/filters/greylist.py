@@ -6,6 +6,7 @@ hosts of one sender count as one, "from where" is the domain for which SPF vouch
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -95,7 +96,9 @@ class Greylist:
         if not self._options.everybody and sum([one.score for one in envelope.findings]) < self._options.doubtful:
             return Pass()
         source, network = self._source(envelope), self._network(envelope)
-        triplet, by_network = (_digest(one, _sender(envelope), _text(recipient)) for one in (source, network))
+        sender, to = _sender(envelope), _text(recipient)
+        triplet = _digest(source, sender, to)
+        by_network = triplet if network == source else _digest(network, sender, to)
         try:
             verdict, result = await self._judged(source, triplet, by_network)
         except StorageFault as error:
@@ -136,7 +139,7 @@ class Greylist:
     def _may_ask(self, envelope: Envelope, recipient: Recipient) -> bool:
         peer = envelope.peer
         ip = peer.ip
-        if peer.login or peer.service != "mx" or ip is None or not is_public(str(ip)):
+        if peer.login or peer.service != "mx" or ip is None or not is_public(peer.address):
             return False
         if any(one.name in SPARING and one.properties.get("result", "pass") == "pass" for one in envelope.findings):
             return False
@@ -161,7 +164,12 @@ class Greylist:
         if ip is None:
             return envelope.peer.address
         bits = self._options.ipv4_bits if ip.version == 4 else self._options.ipv6_bits
-        return str(ipaddress.ip_network((ip, bits), strict=False))
+        return _network_of(ip, bits)
+
+
+@functools.lru_cache(4096)
+def _network_of(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int) -> str:
+    return str(ipaddress.ip_network((ip, bits), strict=False))
 
 
 def _sender(envelope: Envelope) -> str:

@@ -10,6 +10,7 @@ import hmac
 import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import filterfalse
 from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -191,7 +192,7 @@ class Learnt:
                 if whose is None or whose.number in subject.opinions:
                     return None if whose is None else subject.opinions[whose.number]
                 known = self._memory.strengths(whose.number)
-                missing = [token for token in missing if token not in known]
+                missing = [*filterfalse(known.__contains__, missing)]
                 if not missing:
                     return _weighed(subject, whose, known, known)
         found = await self._together.ask(TokenQuestion(subject, owners, missing))
@@ -323,7 +324,8 @@ def _weighed(subject: SubjectMessage, whose: Whose, known: Strengths, found: Str
     opinion = subject.opinions.get(whose.number)
     if opinion is None:
         tokens = subject.read()  # they are there
-        weighed = combined([known[token] if token in known else found[token] for token in tokens])
+        unknown = [*filterfalse(known.__contains__, tokens)]
+        weighed = combined([*map(known.get, tokens), *map(found.__getitem__, unknown)])
         opinion = subject.opinions[whose.number] = Opinion(weighed, whose.own, whose.spam, whose.ham)
     return opinion
 

@@ -10,10 +10,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from mailserver.filters.evidence import domain_forms, is_answered_for
 from mailserver.filters.list_entries import SITE, Entry
+from mailserver.mail.quick import quick
 
 __all__ = ["Choice", "EntryTable", "Subject", "choose"]
 
+REMEMBERED_CHARACTERS = 64  # a name of many labels has many forms: those of a longer one are made anew
 
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What entries are compared with, in the form in which they are kept.
@@ -44,6 +48,7 @@ class Subject:
         return False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Choice:
     """`entry` decides, None where none does.  `unproved` are allow entries before it that lack evidence."""
@@ -94,7 +99,7 @@ class EntryTable:
 
     def matching(self, subject: Subject, scopes: Sequence[str], now: float) -> list[Entry]:
         """Those that speak of it, and count now: the site's hard ones, then by scope as given, the most specific first."""
-        keys = list(self._keys(subject))
+        keys = self._keys(subject)
         found = []
         for n, scope in enumerate(scopes):
             of_scope = self._entries.get(scope)
@@ -111,20 +116,22 @@ class EntryTable:
         """Some entry is about the peer's name: it has to be looked up."""
         return bool(self._kinds["ptr"] or self._kinds["helo"])
 
-    def _keys(self, subject: Subject) -> Iterator[tuple[str, str]]:
-        """The most specific first, each once."""
-        domains = [sender.rpartition("@")[2] for sender in subject.senders]
-        keys = [("address", sender) for sender in subject.senders]
-        for kind, names in (("domain", domains), ("dkim", sorted(subject.signers))):
-            forms = sorted([form for name in names for form in domain_forms(name)], key=_by_width)
-            keys += [(kind, form) for form in forms]
-        ip = subject.ip
-        if ip is not None:
+    def _keys(self, subject: Subject) -> Iterable[tuple[str, str]]:
+        """The most specific first, each once; none of a kind of which there is no entry."""
+        kinds, senders, ip = self._kinds, subject.senders, subject.ip
+        keys = [("address", sender) for sender in senders]
+        if kinds["domain"]:
+            keys += _forms("domain", [sender.rpartition("@")[2] for sender in senders])
+        if kinds["dkim"]:
+            keys += _forms("dkim", sorted(subject.signers))
+        if ip is not None and kinds["network"]:
             lengths = sorted([bits for version, bits in self._lengths if version == ip.version], reverse=True)
-            keys += [("network", _network(ip, bits)) for bits in lengths]
-        for kind, names in (("ptr", list(subject.names)), ("helo", [subject.hello] if subject.hello else [])):
-            keys += [(kind, form) for form in sorted([form for name in names for form in domain_forms(name)], key=_by_width)]
-        return iter(dict.fromkeys(keys))
+            keys += _networks(ip, tuple(lengths))
+        if kinds["ptr"]:
+            keys += _forms("ptr", subject.names)
+        if kinds["helo"] and subject.hello:
+            keys += _forms_of("helo", subject.hello)
+        return dict.fromkeys(keys)
 
     def _count(self, entry: Entry, by: int) -> None:
         """What is asked for each message is known without a look at all entries."""
@@ -146,9 +153,28 @@ def choose(entries: Sequence[Entry], subject: Subject) -> Choice:
     return Choice(None, tuple(unproved))
 
 
-@functools.lru_cache(4096)  # each message of a peer is asked about at three stages
-def _network(ip: IPv4Address | IPv6Address, bits: int) -> str:
-    return str(ip_network((ip, bits), strict=False))
+# Each message of a peer is asked about at three stages, and most domains send more than one.
+
+
+@functools.lru_cache(4096)
+def _networks(ip: IPv4Address | IPv6Address, lengths: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple([("network", str(ip_network((ip, bits), strict=False))) for bits in lengths])
+
+
+def _forms_of(kind: str, name: str) -> Sequence[tuple[str, str]]:
+    """The most specific first."""
+    return _remembered_forms(kind, name) if len(name) <= REMEMBERED_CHARACTERS else [(kind, one) for one in domain_forms(name)]
+
+
+@functools.lru_cache(4096)
+def _remembered_forms(kind: str, name: str) -> tuple[tuple[str, str], ...]:
+    return tuple([(kind, one) for one in domain_forms(name)])
+
+
+def _forms(kind: str, names: Sequence[str]) -> Sequence[tuple[str, str]]:
+    if len(names) == 1:
+        return _forms_of(kind, names[0])
+    return sorted([form for name in names for form in _forms_of(kind, name)], key=lambda form: _by_width(form[1]))
 
 
 def _by_width(form: str) -> tuple[bool, int]:

@@ -6,6 +6,7 @@ away and nothing that is hard.  For an address or a domain it wants evidence: SP
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -43,7 +44,7 @@ from mailserver.api import (
     Verdict,
     normal_domain,
 )
-from mailserver.filters.evidence import author_of, normal_addresses, passed, proved_domains, spf_passes
+from mailserver.filters.evidence import author_of, normal_addresses, proofs_of
 from mailserver.filters.followed_records import FollowedRecords, FollowsAccounts, KeyPart
 from mailserver.filters.list_book import HIT_SECONDS, ListBook, hits_key
 from mailserver.filters.list_commands import commands_of
@@ -193,15 +194,9 @@ class Lists(FollowsAccounts):
             senders += [one for one in normal_addresses(author_of(content)) if one not in senders]
         names = await self._names(peer)
         hello = _domain(peer.hello)
-        return Subject(
-            tuple(senders),
-            peer.ip,
-            hello,
-            names,
-            passed(envelope, "dkim"),
-            proved_domains(envelope),
-            bool(hello) and (("helo", hello) in spf_passes(envelope) or hello in names),
-        )
+        signers, proved, spf = proofs_of(envelope)
+        hello_is_proved = bool(hello) and (("helo", hello) in spf or hello in names)
+        return Subject(tuple(senders), peer.ip, hello, names, signers, proved, hello_is_proved)
 
     async def _names(self, peer: Peer) -> tuple[str, ...]:
         if not self._book.table.wants_names():
@@ -218,6 +213,7 @@ def _finding(entry: Entry, score: float, result: str) -> Finding:
     return Finding(FINDING, score, words[:1000], {**scope, "entry": entry.name, "colour": entry.colour, "result": result})
 
 
+@functools.lru_cache(4096)  # of each peer at three stages of each message
 def _domain(name: str) -> str:
     try:
         return "" if name.startswith("[") else normal_domain(name).rstrip(".")

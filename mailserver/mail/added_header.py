@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mailserver.mail.quick import quick
+
 __all__ = ["AddHeader", "EditError", "checked_name", "field_octets"]
 
 LINE_OCTETS = 998  # RFC 5322 section 2.1.1, without the CRLF
@@ -18,6 +20,7 @@ class EditError(ValueError):
     """An edit that cannot be made: an invalid field name or value, or a header section without an end."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class AddHeader:
     """Put a header field in front of the message's own.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from mailserver.mail.quick import quick
+
 __all__ = ["MX", "TLSA", "Answer", "LookupFailed", "ServerAddress"]
 
 DNS_PORT = 53
@@ -39,6 +41,7 @@ class TLSA:
     data: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The records of one name and type; none where the name or the type does not exist.

@@ -173,6 +173,8 @@ def checked_edit(edit: Edit) -> Edit:
 
     It was checked when it was made, unless a derived class has seen to that.
     """
+    if edit.__class__ is AddHeader:  # checked once more where it is made to a header section
+        return edit
     match edit:
         case AddHeader():
             return AddHeader(edit.name, edit.value)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mailserver.mail.quick import quick
+
 __all__ = ["NO_FIELD", "HeaderField", "Headers"]
 
 FIELD_END = re.compile(rb"\r\n(?![ \t])")  # RFC 5322 section 2.2.3: a line that begins with a blank goes on
@@ -21,6 +23,7 @@ NAME = re.compile(rb"[!-9;-~]+")  # section 2.2: printable, without the colon
 NO_FIELD = re.compile(rb"\r\n(?:(?![ \t\r])[!-9;-~]*+[ \t]*+[^:]|:)")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class HeaderField:
     """One field as it came: `raw` without its last CRLF, `name` in lower case, b"" where the line is not a field."""
@@ -32,7 +35,9 @@ class HeaderField:
     def value(self) -> str:
         """The unfolded text after the colon, without the blanks around it.  Octets that are not UTF-8 become U+FFFD."""
         body = self.raw.partition(b":")[2] if self.name else self.raw
-        return FOLD.sub(b"", body).strip(b" \t\r\n").decode("utf-8", "replace")
+        if b"\r\n" in body:
+            body = FOLD.sub(b"", body)
+        return body.strip(b" \t\r\n").decode("utf-8", "replace")
 
 
 class Headers:
@@ -85,6 +90,11 @@ class Headers:
     def count(self, name: str) -> int:
         """How many fields have this name."""
         return self._lower_names().count(name.lower().encode("utf-8"))
+
+    @property
+    def has_other_lines(self) -> bool:
+        """Some line is not a field."""
+        return not all(map(NAME.fullmatch, self._lower_names()))
 
     def without(self, names: frozenset[str]) -> bytes:
         """The octets of all fields but those of `names` (in lower case), each with its CRLF."""

@@ -150,16 +150,15 @@ class MessageParts:
 
 def _name_in(headers: Headers) -> str:
     """The file name of Content-Disposition, else the name of Content-Type (RFC 2183, RFC 2231); RFC 2047 words are decoded."""
-    if "content-disposition" not in headers and "content-type" not in headers:
+    given = {field: value for field in ("Content-Disposition", "Content-Type") if (value := headers.get(field)) is not None}
+    if not any("name" in value.lower() for value in given.values()):  # neither name= nor filename=, however it is written
         return ""
     from email.header import decode_header, make_header
     from email.message import Message
 
     message: Message[Any, Any] = Message()
-    for field in ("Content-Disposition", "Content-Type"):
-        value = headers.get(field)
-        if value is not None:
-            message[field] = value[:4096].replace("\r", " ").replace("\n", " ")
+    for field, value in given.items():
+        message[field] = value[:4096].replace("\r", " ").replace("\n", " ")
     try:
         name = message.get_filename() or ""
         if "=?" in name:

@@ -104,6 +104,7 @@ SPECIAL_6 = Networks(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
+@functools.lru_cache(REMEMBERED)
 def is_public(address: str) -> bool:
     """Whether the address is one of the public Internet's, so that a stranger may name it: not ours, nor of our networks.
 

@@ -61,12 +61,13 @@ class Originators:
     foreign: tuple[str, ...] = ()
 
 
-def originators(head: bytes) -> Originators:
-    """Read a header section.  Raises `OriginatorError`."""
+def originators(head: bytes, headers: Headers | None = None) -> Originators:
+    """Read a header section; `headers` are its fields, where somebody has them already.  Raises `OriginatorError`."""
     if LONE_LINE_END.search(head):
         raise OriginatorError("The header section holds a CR or LF that is not part of CRLF")
-    headers = Headers.parse(head)
-    if any(not one.name for one in headers):
+    if headers is None:
+        headers = Headers.parse(head)
+    if headers.has_other_lines:
         raise OriginatorError("The header section has a line that is no field")
     mended: dict[str, bytes] = {}
     authors, text = _field(headers, "From", mended)
@@ -99,8 +100,7 @@ def mailboxes(text: str) -> tuple[Address, ...]:
 
 def _field(headers: Headers, name: str, mended: dict[str, bytes]) -> tuple[tuple[Address, ...], str]:
     """The addresses of the one field of this name, and its text.  What has to be mended comes into `mended`."""
-    key = name.lower().encode()
-    fields = [one for one in headers if one.name == key]
+    fields = headers.fields(name)
     if len(fields) > 1:
         raise OriginatorError(f"There is more than one {name} field")
     if not fields:

@@ -33,6 +33,7 @@ HOLDS = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RecipientRoute:
     """One route of a recipient and the fate of the copy that goes there.

@@ -37,6 +37,7 @@ from mailserver.mail.edits import (
 from mailserver.mail.eight_bit import is_signed
 from mailserver.mail.envelope import Envelope, Recipient
 from mailserver.mail.long_lines import short_lines
+from mailserver.mail.quick import quick
 from mailserver.mail.set_apart import Holder, with_holders
 from mailserver.plugins.awaiting import FAULTS, within
 from mailserver.receive.bound_filter import Question
@@ -56,6 +57,7 @@ ROUTES_MOST = 5000
 AT_ONCE_OCTETS = 131_072  # of a message in memory that is looked at and encoded without a thread
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Way:
     """Where the copy of one recipient goes: an address, and its routes."""
@@ -64,6 +66,7 @@ class Way:
     routes: tuple[Local | Remote, ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WorkingCopy:
     """A message that is being edited.
@@ -100,6 +103,7 @@ class WorkingCopy:
         return replace(envelope, sender=self.sender, recipients=tuple(recipients), sent_on=sent_on)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Edited:
     """What came of it.  `fault` says what kept an edit from being made that was nobody's fault: the message is deferred."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mailserver.mail.answers import Defer, Discard, Quarantine, Refuse, Verdict
+from mailserver.mail.quick import quick
 
 __all__ = ["DELIVERED", "Answers", "CopyFate", "Decision", "Fate", "decide", "fate_of"]
 
@@ -58,6 +59,7 @@ class Answers(enum.Enum):
     EACH = "each"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`fates` are in the order of the recipients.  `refusal` is what the sender hears where nothing is committed, None where

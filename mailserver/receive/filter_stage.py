@@ -16,12 +16,13 @@ from twisted.python.failure import Failure
 from zope.interface import Interface
 
 from mailserver.interfaces import Clock
-from mailserver.mail.answers import NO_FACTS, Accept, Discard, Disconnect, Pass, Refuse
+from mailserver.mail.answers import NO_FACTS, Accept, Discard, Disconnect, Finding, Pass, Refuse
+from mailserver.mail.envelope import Envelope, Peer
 from mailserver.plugins.awaiting import FAULTS, now_or_later
 from mailserver.plugins.failure_log import FailureLog
 from mailserver.receive.bound_filter import NOTHING_SAID, BoundFilter, Question
 from mailserver.receive.judgement import PASSED, FilterAnswer, Judgement, judgement_of
-from mailserver.receive.verdicts import NO_FINDINGS
+from mailserver.receive.verdicts import NO_FINDINGS, PASS
 
 __all__ = ["FilterStage", "Groups", "ask"]
 
@@ -97,6 +98,23 @@ def ask(groups: Groups, clock: Clock, subject: Any, *more: object) -> Judgement 
     return PASSED
 
 
+def _with_findings(subject: Envelope | Peer, more: tuple[Finding, ...]) -> Envelope | Peer:
+    """The same, of which more is known.  That is done with each filter that finds something, and `replace` is slow."""
+    findings = (*subject.findings, *more)
+    if subject.__class__ is not Envelope:
+        return replace(subject, findings=findings)
+    return Envelope(
+        subject.id,
+        subject.peer,
+        subject.sender,
+        subject.recipients,
+        subject.received_at,
+        subject.parameters,
+        findings,
+        subject.sent_on,
+    )
+
+
 class _Raised:
     """In place of an answer: the exception."""
 
@@ -160,19 +178,26 @@ class _AskedStage:
 
     def _take(self, answers: Sequence[FilterAnswer | None]) -> bool:
         """Take up what a group has said.  True where the others need not be asked."""
-        said = [answer for answer in answers if answer is not None and answer is not NOTHING_SAID]
-        if not said:
-            return False
-        self._answers += said
-        obeyed = [answer for answer in said if not answer.is_shadow]
-        if any(isinstance(answer.verdict, Accept) for answer in obeyed):
+        obeyed: list[FilterAnswer] = []
+        found: tuple[Finding, ...] = ()
+        is_accepted = False
+        for answer in answers:
+            if answer is None or answer is NOTHING_SAID:
+                continue
+            self._answers.append(answer)
+            if answer.is_shadow:
+                continue
+            found += answer.findings
+            if answer.verdict is not PASS:
+                obeyed.append(answer)
+                is_accepted = is_accepted or isinstance(answer.verdict, Accept)
+        if is_accepted:
             self._taken_away = len(self._answers)
-            obeyed = [answer for answer in obeyed if answer.is_hard]
-        if any(isinstance(answer.verdict, ENDS) for answer in obeyed):
-            return True
-        found = [finding for answer in said if not answer.is_shadow for finding in answer.findings]
+        for answer in obeyed:
+            if isinstance(answer.verdict, ENDS) and (answer.is_hard or not is_accepted):
+                return True
         if found and self._at < len(self._groups):
-            self._subject = replace(self._subject, findings=(*self._subject.findings, *found))
+            self._subject = _with_findings(self._subject, found)
         return False
 
     def _ask(

@@ -10,6 +10,7 @@ from mailserver.mail.answers import Accept, Defer, Discard, Finding, Quarantine,
 from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit, in_words
 from mailserver.mail.message_parts import BEYOND_BOUNDS
+from mailserver.mail.quick import quick
 from mailserver.mail.set_apart import Holder
 from mailserver.receive.verdicts import PASS, STRONGEST_FIRST
 
@@ -22,6 +23,7 @@ encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would ma
 PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class FilterAnswer:
     """What one filter said at one stage.
@@ -42,6 +44,7 @@ class FilterAnswer:
     is_shadow: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """The outcome of one stage.

@@ -49,6 +49,7 @@ PROPERTIES_MOST = 50
 TAGS_MOST = 50
 EDITS_MOST = 1000
 NUMBER_MOST = 2**63
+ONLY_TEXT = frozenset({str})
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # with those that turn a line's direction round
 STRONGEST_FIRST = (Disconnect, Refuse, Discard, Defer, Quarantine)
 READ_FIRST = (Disconnect, Refuse, Discard, Defer, Quarantine, Accept)
@@ -120,6 +121,8 @@ def read_notes(answer: Any) -> Mapping[str, object]:
 
 
 def _finding(finding: object, source: str) -> Finding:
+    if finding.__class__ is Finding and (plain := _plain(finding, source)) is not None:
+        return plain
     if not isinstance(finding, Finding):
         raise TypeError(f"a finding was expected, not {type(finding).__name__}")
     properties = finding.properties
@@ -131,6 +134,38 @@ def _finding(finding: object, source: str) -> Finding:
         properties = {_name(key, "a property's"): _fact(value) for key, value in properties.items()}
     name, score, evidence = _name(finding.name, "a finding's"), _score(finding.score), _words(finding.evidence)
     return Finding(name, score, evidence, properties, source, _tags(finding.tags))
+
+
+def _plain(finding: Finding, source: str) -> Finding | None:
+    """The usual finding, told by a few looks at all of it together; None where each part of it has to be looked at."""
+    properties, names, words = finding.properties, [finding.name], [finding.evidence]
+    if properties is not NO_FACTS:
+        if properties.__class__ is not dict or len(properties) > PROPERTIES_MOST:
+            return None
+        properties = properties.copy()
+        names += properties
+        for value in properties.values():
+            kind = value.__class__
+            if kind is str:
+                words.append(value)
+            elif kind is float:
+                if not math.isfinite(value):
+                    return None
+            elif kind is int:
+                if not -NUMBER_MOST < value < NUMBER_MOST:
+                    return None
+            elif kind is not bool and value is not None:
+                return None
+    score: Any = finding.score
+    if score.__class__ is not float or not math.isfinite(score) or finding.tags.__class__ is not tuple or finding.tags:
+        return None
+    if words[0].__class__ is not str or {*map(type, names)} != ONLY_TEXT:
+        return None
+    lengths = [*map(len, names)]
+    if not 0 < min(lengths) <= max(lengths) <= NAME_CHARACTERS or max(map(len, words)) > WORDS_CHARACTERS:
+        return None
+    whole = "".join(names + words)
+    return Finding(finding.name, score, words[0], properties, source) if whole.isascii() and whole.isprintable() else None
 
 
 def _tags(tags: Any) -> tuple[AddHeader, ...]:

@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mailserver.mail.quick import quick
+
 __all__ = ["MethodResult", "authentication_results", "received_spf"]
 
 LINE_CHARACTERS = 78
@@ -26,6 +28,7 @@ NOT_PRINTABLE = re.compile(r"[^ -~]")
 ESCAPED = re.compile(r'(["\\])')
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class MethodResult:
     """One result: ``spf=pass``.  `properties` are by ptype and property: ``{"smtp.mailfrom": "example.org"}``.

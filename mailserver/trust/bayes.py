@@ -10,6 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat
+from operator import mul, neg, truediv
+
+from mailserver.mail.quick import quick
 
 __all__ = [
     "Learned",
@@ -51,6 +55,7 @@ class TokenCounts:
     seen: float
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WordWeight:
     """`probability` that it is spam; `counted` tokens decided, of which `named` say the most, each with its own probability."""
@@ -78,7 +83,7 @@ def said_by(token: TokenCounts, learned: Learned) -> Said | None:
 
 def combined(said: Iterable[Said | None]) -> WordWeight:
     """What they say together."""
-    most = sorted([one for one in said if one is not None])[:COUNTED_MOST]
+    most = sorted(filter(None, said))[:COUNTED_MOST]
     named = tuple([(token, value) for _, token, value in most[:NAMED]])
     return WordWeight(fisher([value for _, _, value in most]), len(most), named)
 
@@ -98,19 +103,16 @@ def fisher(values: Sequence[float]) -> float:
     """One probability of many: a half for none."""
     if not values:
         return PRIOR
-    for_spam = 1 - chi_square(-2 * math.fsum([math.log1p(-value) for value in values]), 2 * len(values))
-    for_ham = 1 - chi_square(-2 * math.fsum([math.log(value) for value in values]), 2 * len(values))
+    for_spam = 1 - chi_square(-2 * math.fsum(map(math.log1p, map(neg, values))), 2 * len(values))
+    for_ham = 1 - chi_square(-2 * math.fsum(map(math.log, values)), 2 * len(values))
     return (1 + for_spam - for_ham) / 2
 
 
 def chi_square(value: float, freedom: int) -> float:
     """How likely chance alone gives at least this value; `freedom` is even."""
     half = value / 2
-    term = total = math.exp(-half)
-    for n in range(1, freedom // 2):
-        term *= half / n
-        total += term
-    return min(total, 1.0)
+    factors = map(truediv, repeat(half), range(1, freedom // 2))
+    return min(sum(accumulate(factors, mul, initial=math.exp(-half))), 1.0)
 
 
 def score_of(probability: float, *, spam: float, ham: float) -> float:

@@ -30,7 +30,11 @@ def canonical_field(raw: bytes, form: Form) -> bytes:
     if form == "simple":
         return raw
     name, _, value = raw.partition(b":")
-    value = BLANKS.sub(b" ", FOLD.sub(b"", value)).strip(b" ")
+    if b"\r\n" in value:
+        value = FOLD.sub(b"", value)
+    if b"\t" in value or b"  " in value:
+        value = BLANKS.sub(b" ", value)
+    value = value.strip(b" ")
     return name.rstrip(b" \t").lower() + b":" + value
 
 

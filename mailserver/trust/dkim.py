@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.headers import HeaderField, Headers
+from mailserver.mail.quick import quick
 from mailserver.trust.canonical import BodyHash, Form, canonical_field
 from mailserver.trust.dkim_key import PrivateKey, PublicKey, parse_key
 from mailserver.trust.dkim_signature import Signature, parse_signature, unsigned_field
@@ -48,6 +49,7 @@ NOT_OVERSIGNED = frozenset({"list-id", "list-unsubscribe", "list-unsubscribe-pos
 BodyForm = tuple[Form, int | None]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class FoundSignature:
     """A DKIM-Signature field of the message: `signature`, or `fault` with what is wrong with it."""
@@ -57,6 +59,7 @@ class FoundSignature:
     fault: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DKIMResult:
     """What became of one signature.
@@ -166,13 +169,14 @@ def key_for(algorithm: str, records: Sequence[bytes]) -> PublicKey:
 def header_digest(headers: Headers, raw: bytes, signature: Signature) -> bytes:
     """The SHA-256 of what is signed of the header (section 3.7): the fields from the bottom up, then the signature itself."""
     fields = headers.by_name()
-    taken = hashlib.sha256()
+    form = signature.header_form
+    signed: list[bytes] = []
     for name in signature.headers:
         rest = fields.get(name.encode("ascii", "replace"))
         if rest:
-            taken.update(canonical_field(rest.pop(), signature.header_form) + b"\r\n")
-    taken.update(canonical_field(unsigned_field(raw), signature.header_form))
-    return taken.digest()
+            signed.append(canonical_field(rest.pop(), form))
+    signed.append(canonical_field(unsigned_field(raw), form))
+    return hashlib.sha256(b"\r\n".join(signed)).digest()
 
 
 def sign(

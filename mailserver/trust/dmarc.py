@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.dns_records import Answer, LookupFailed
+from mailserver.mail.quick import quick
 from mailserver.trust.dmarc_record import DMARCRecord, find_record
 
 __all__ = ["DMARCResult", "Evidence", "Query", "evaluate", "same_organization"]
@@ -18,6 +19,7 @@ MILDER = {"reject": "quarantine", "quarantine": "none", "none": "none"}
 Query = Callable[[str, str], Awaitable[Answer]]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What SPF or DKIM has found about a domain: `kind` is "spf" or "dkim", `result` a word of RFC 8601."""
@@ -27,6 +29,7 @@ class Evidence:
     result: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DMARCResult:
     """`result` is "pass", "fail", "none" (the domain takes no part) or "temperror".

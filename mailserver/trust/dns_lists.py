@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mailserver.mail.quick import quick
+
 __all__ = ["CodeSet", "ListAnswer", "TestPoints", "address_name", "read_answer"]
 
 LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
@@ -62,6 +64,7 @@ def _range_of(text: str) -> tuple[int, int]:
     return first, last
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ListAnswer:
     """What a list has said.

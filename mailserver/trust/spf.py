@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from mailserver.mail.dns_records import Answer, LookupFailed
+from mailserver.mail.quick import quick
 from mailserver.trust.spf_record import SPFFault, SPFRecord, SPFTerm, expand, is_record, parse_record
 
 __all__ = ["SPFResult", "check_host"]
@@ -26,6 +27,7 @@ IP = IPv4Address | IPv6Address
 Query = Callable[[str, str], Awaitable[Answer]]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SPFResult:
     """What came of it: `result` is a word of section 2.6; `mechanism` the term that matched, "default" where none did.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from mailserver.mail.answers import Finding
+from mailserver.mail.quick import quick
 
 __all__ = [
     "IN_WORDS",
@@ -74,6 +75,7 @@ class Thresholds:
         return "" if known == sorted(known) else f"{', '.join(LEVELS)}: each threshold is at least the one before"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Weighed:
     """The sum, and what each kind of finding (``filter/name``) adds to it, the greatest first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mailserver.interfaces import IContentFilter, IPeerFilter, IRecipientFilter, ISenderFilter
+from mailserver.mail.added_header import AddHeader
 from mailserver.mail.address import Address
 from mailserver.mail.answers import (
     Accept,
@@ -24,14 +27,25 @@ from mailserver.mail.answers import (
     Signal,
 )
 from mailserver.mail.content import Content
-from mailserver.mail.envelope import Envelope, Peer, Recipient
+from mailserver.mail.envelope import Envelope, MailParameters, Peer, Recipient
+from mailserver.mail.filter_notes import FilterNotes
+from mailserver.receive import verdicts
+from mailserver.receive.filter_stage import _with_findings
 from mailserver.receive.judgement import FilterAnswer, Judgement, note_answers, with_worse
 from mailserver.receive.judging import PASSED, BoundFilter, Judging
-from mailserver.receive.verdicts import FINDINGS_MOST, PROPERTIES_MOST
+from mailserver.receive.verdicts import FINDINGS_MOST, PROPERTIES_MOST, read_findings
 
 BOB = Recipient(Address("bob", "example.org"))
 CONTENT = Content.of(b"Subject: hello\r\n\r\nworld\r\n")
 VERDICTS = (Pass, Quarantine, Defer, Refuse, Accept, Discard, Disconnect)
+
+
+class Text(str):
+    """Of a derived class."""
+
+
+class Number(int):
+    """Of a derived class."""
 
 
 @implementer(IPeerFilter, ISenderFilter, IRecipientFilter, IContentFilter)
@@ -149,6 +163,34 @@ class Reading(FindingsCase):
         judgement = self.judge(Quarantine("odd", findings=findings))
         self.assertIsInstance(judgement.verdict, Quarantine | Defer)
 
+    def test_the_usual_one_is_read_as_each_of_its_parts_would_be(self) -> None:
+        texts = ["a", "", "a" * 100, "a" * 101, "a" * 1000, "a" * 1001, "ä", "\x7f", "\u202e", "\udcff", Text("a"), 1, None]
+        facts = [*texts, True, Number(1), 2**63 - 1, 2**63, -(2**63), 0.5, float("inf"), float("nan"), [1]]
+        findings: list[Any] = [
+            *[Finding(text) for text in texts],
+            *[Finding("spf", 1.0, text) for text in texts],
+            *[Finding("spf", score) for score in facts],
+            *[Finding("spf", 1.0, "fails", {text: 1, "a": "b"}) for text in texts],
+            *[Finding("spf", 1.0, "fails", {"fact": fact, "result": "fail"}) for fact in facts],
+            *[Finding("spf", 1.0, "fails", {}, "", tags) for tags in ((), (AddHeader("X", "y"),), [], None)],
+            Finding("spf", 1.0, "fails", {str(n): "a" * 900 for n in range(PROPERTIES_MOST)}),
+            Finding("spf", 1.0, "fails", FilterNotes()),
+        ]
+
+        def read(finding: Finding) -> Any:
+            try:
+                [found] = read_findings(Pass(findings=(finding,)), "spf")
+            except (TypeError, ValueError, OverflowError) as error:
+                return type(error)
+            if finding.properties:
+                self.assertIsNot(found.properties, finding.properties)  # the filter may go on to change its own
+            return repr(found), type(found.score), [type(value) for value in found.properties.values()]
+
+        for finding in findings:
+            quickly = read(finding)
+            with patch.object(verdicts, "_plain", lambda finding, source: None):
+                self.assertEqual(quickly, read(finding), finding)
+
     def test_an_enhanced_code_of_a_deferral_is_checked_when_it_is_made(self) -> None:
         self.assertEqual(self.judge(Defer("full", "4.2.2")).verdict, Defer("full", "4.2.2"))
         for code in ("5.7.1", "4.7", "4.7.1\r\n", ""):
@@ -201,6 +243,15 @@ class Notes(FindingsCase):
 
 
 class Travelling(FindingsCase):
+    def test_nothing_else_of_an_envelope_changes_with_what_is_found(self) -> None:
+        parameters = MailParameters(size=7)
+        envelope = Envelope("4X", Peer("192.0.2.1", 1, "mx"), None, (BOB,), 1.5, parameters, (Finding("a"),), sent_on=True)
+        found = _with_findings(envelope, (Finding("b"),))
+        for one in fields(Envelope):
+            if one.name != "findings":
+                self.assertIs(getattr(found, one.name), getattr(envelope, one.name))
+        self.assertEqual(found.findings, (Finding("a"), Finding("b")))
+
     def test_a_later_group_sees_what_was_found_and_the_same_group_does_not(self) -> None:
         first, beside, later = Says(Signal("odd", 1.0, "x")), Says(Pass()), Says(Pass())
         judging = Judging(
