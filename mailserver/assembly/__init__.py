@@ -25,6 +25,7 @@ In the order in which they are read:
 * `host_names`: what the system's resolver is asked, in threads of its own
 * `steps`: makes the log and the roads
 * `sending`: messages of components, on their way into the queue
+* `daily_look`: joins the daily look at the DNS of our domains to the server's parts
 * `notes`: joins the notes to postmaster to the server's parts
 * `host`: what the start asks of the host: folders, a Python that the server's user may run, memory
 * `root_plan`: what the root process may do, read from the configuration by a short-lived program

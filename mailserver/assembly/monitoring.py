@@ -184,6 +184,8 @@ class Monitoring:
         yield Gauge("dns_queries_total", dns.queries)
         yield Gauge("dns_cached_total", dns.from_cache)
         yield Gauge("dns_failures_total", dns.failures)
+        if server.daily_look is not None and server.daily_look.faults is not None:
+            yield Gauge("domain_faults", sum(server.daily_look.faults.values()))
         for step, count in dict(server.steps.counts).items():
             yield Gauge("steps_total", count, (step,))
         yield Gauge("steps_dropped_total", server.steps.dropped)

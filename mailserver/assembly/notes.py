@@ -12,7 +12,7 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.ids import IdSource
 from mailserver.observe import Steps
-from mailserver.postmaster.notes import Notes
+from mailserver.postmaster.notes import Notes, Problem
 from mailserver.postmaster.problems import Problems
 from mailserver.processes.small import SmallProcesses
 from mailserver.queue.queue import Queue
@@ -46,8 +46,9 @@ def make_notes(
     server: ServerParts,
     route: Callable[[Address], Awaitable[Sequence[Route]]],
     sign: Callable[[Envelope, Content], Awaitable[Content | None]],
+    others: Callable[[], Sequence[Problem]],
 ) -> Notes:
-    """The notes, which are not started yet."""
+    """The notes, which are not started yet; `others` are problems that somebody else has found."""
     queue = server.queue
     problems = Problems(
         clock=server.reactor,
@@ -56,6 +57,7 @@ def make_notes(
         doubts=lambda: () if server.certificates is None else server.certificates.doubts,
         relay_doubts=server.relay_doubts,
         meanings_heard=server.meanings_heard,
+        others=others,
         is_own=lambda id: notes.is_own(id),
         domain_table=server.domain_table,
         names=configuration.log.addresses == "full",

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailserver.assembly.components import Components, Owned
+from mailserver.assembly.daily_look import looks_daily, make_daily_look
 from mailserver.assembly.host_names import HostNames
 from mailserver.assembly.logins import Logins
 from mailserver.assembly.notes import make_notes
@@ -153,7 +154,10 @@ class Server:
         self.remote = self._make_relay(configuration)
         self._wait_for_policy: list[Deferred[None]] = []
         self.queue = self._make_queue(configuration)
-        self._notes = make_notes(configuration, self, self._route, self._sign_again) if configuration.log.notes else None
+        self._in_force = configuration
+        self.daily_look = make_daily_look(self, lambda: self._in_force) if looks_daily(configuration) else None
+        news = self.daily_look.problems if self.daily_look is not None else tuple
+        self._notes = make_notes(configuration, self, self._route, self._sign_again, news) if configuration.log.notes else None
 
     def _make_register(self) -> Register:
         reactor, self._process_memory_octets = self.reactor, self._begun_with.limits.process_memory_bytes
@@ -289,7 +293,7 @@ class Server:
 
     def change(self, configuration: Configuration) -> None:
         """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""
-        limits = configuration.limits
+        limits, self._in_force = configuration.limits, configuration
         self.fetching.allow = Networks(limits.fetch_networks)
         self.spool.one_octets_most = limits.memory_bytes
         self.spool.all_octets_most = limits.memory_bytes_total
@@ -345,11 +349,15 @@ class Server:
         self._clock_watch.start()
         if self._notes is not None:
             self._notes.start()
+        if self.daily_look is not None:
+            self.daily_look.start()
 
     async def stop(self, within_seconds: float) -> None:
         """From the network towards the disk."""
         if self._notes is not None:
             self._notes.stop()
+        if self.daily_look is not None:
+            self.daily_look.stop()
         if self._clock_watch is not None:
             self._clock_watch.stop()
         self.recordings.shut_down()

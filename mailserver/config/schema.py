@@ -5,6 +5,7 @@ The names are what administrators type.  `docs/configuration.md` is made from th
 
 from __future__ import annotations
 
+import ipaddress
 import os.path
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -65,6 +66,7 @@ __all__ = [
 ]
 
 ZoneName = Annotated[str, Field(pattern=r"^(\.|([A-Za-z0-9_-]{1,63}\.){0,20}[A-Za-z0-9-]{1,63}\.?)$", max_length=253)]
+PublicAddress = Annotated[str, AfterValidator(lambda value: str(ipaddress.ip_address(value)))]
 ComponentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#-]{1,60}$")]
 KIB, MIB = 1024, 1024 * 1024
 SEPARATORS = "+-_.=#~%!$&*/?^|"  # of an atom (RFC 5322 section 3.2.3), without letters, digits and quotes
@@ -395,6 +397,12 @@ class DNSTable(Options):
     """Answers that are kept, as long as their time to live allows; at most 16 MiB of them."""
     random_case: bool = False
     """Ask with letters in random case, which makes answers harder to forge. A few name servers answer that wrongly."""
+    daily_look: bool = True
+    """Look once a day at what the DNS shows for the domains (`mailserver dns`), and tell postmaster what has turned wrong. Only
+    where an `mx` listener is open to others."""
+    public_addresses: tuple[PublicAddress, ...] = Field(default=(), max_length=32)
+    """This host's addresses as the Internet sees them, for these looks: `203.0.113.7`. Absent: those that this host has itself;
+    behind a NAT it does not know them."""
 
 
 class QueueTable(Options):

@@ -69,6 +69,7 @@ class RunningServer(Protocol):
     roads_path: str
     steps: Steps
     tls_overrides: TLSOverrides
+    daily_look: Any
 
     @property
     def components(self) -> ComponentCode: ...

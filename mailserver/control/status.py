@@ -73,6 +73,8 @@ class StatusCommands:
         signing = [one["counts"] for one in described if "records_missing" in one.get("counts", ())]
         if signing:
             figures["dkim"] = signing[0]
+        if server.daily_look is not None and (domains := server.daily_look.figures()):
+            figures["domains"] = domains
         if newer := self._newer_code():
             figures["newer_code"] = newer
         return figures

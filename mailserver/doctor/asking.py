@@ -94,6 +94,10 @@ class SeenLive:
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(lambda one: self.of(*one), wanted))
 
+    def give_up(self) -> None:
+        """By another thread: whatever has not been asked cannot be told."""
+        self._until = 0.0
+
     # --- records ---
 
     def _asked(self, name: str, type: str) -> SeenRecords:

@@ -47,16 +47,17 @@ AUTHORITIES = {
 def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str] = ()) -> DomainFacts:
     """Of one domain (A-labels, lower case), by a configuration with the checked options of its components.
 
-    `addresses` are ours as a person says; else they are looked for on this host.  Raises OSError, with the file's name, where the
-    keys for DKIM cannot be read.
+    `addresses` are ours as a person says; else `dns.public_addresses`, else they are looked for on this host.  Raises OSError,
+    with the file's name, where the keys for DKIM cannot be read.
     """
+    known = tuple(addresses) or configuration.dns.public_addresses
     chain = _chain(configuration)
     keys = read_keys(configuration.keys_path).get(domain)
     return DomainFacts(
         domain=domain,
         hostname=configuration.hostname.lower().removesuffix("."),
-        addresses=tuple(addresses) or _own_addresses(configuration),
-        addresses_are_sure=bool(addresses),
+        addresses=known or _own_addresses(configuration),
+        addresses_are_sure=bool(known),
         receives=_is_ours(configuration, domain),
         sends_by=_sends_by(configuration),
         keys=() if keys is None else tuple([WantedKey(one.selector, one.key.record, one.state) for one in keys.keys]),

@@ -24,7 +24,7 @@ class Problems:
 
     `missing()` says why each small process does not run ("" where it does).  `doubts()` are the doubts about certificates.
     `relay_doubts()` are those about the log-in at a smarthost, `meanings_heard()` what large operators have said since the last
-    look.
+    look, `others()` what somebody else has found.
     `is_own(id)` says whether a message is a note itself.  `names`: whether notes may contain mail addresses.
     `domain_table(domain)` is the configuration's table that holds for a domain: all below ``*.example.org`` are one.
     """
@@ -38,6 +38,7 @@ class Problems:
         doubts: Callable[[], Sequence[str]],
         relay_doubts: Callable[[], Sequence[str]] = tuple,
         meanings_heard: Callable[[], Sequence[HeardMeaning]] = tuple,
+        others: Callable[[], Sequence[Problem]] = tuple,
         is_own: Callable[[str], Awaitable[bool]],
         names: bool,
         domain_table: Callable[[str], str] = str,
@@ -49,6 +50,7 @@ class Problems:
         self._doubts = doubts
         self._relay_doubts = relay_doubts
         self._meanings_heard = meanings_heard
+        self._others = others
         self._is_own = is_own
         self._names = names
         self._missing_since: dict[str, float] = {}
@@ -57,7 +59,7 @@ class Problems:
     async def __call__(self) -> list[Problem]:
         """All present problems."""
         found = [*self._of_disk(), *self._of_store(), *self._of_processes(), *self._of_certificates(), *self._of_login()]
-        found += self._of_replies()
+        found += [*self._of_replies(), *self._others()]
         try:
             return [*found, *await self._of_failures()]
         except StorageFault:  # its own problem

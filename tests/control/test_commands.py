@@ -29,6 +29,7 @@ class Commands(SynchronousTestCase):
             components=SimpleNamespace(code=CodeOnDisk()),
             queue=SimpleNamespace(counts=QueueCounts(), depth=0),
             relay=None,
+            daily_look=SimpleNamespace(figures=lambda: {"looked_at": 2, "faults": {"example.org": 1}}),
             resolver=SimpleNamespace(counts=QueueCounts(), beliefs={"127.0.0.1": "believed: validates"}),
             steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
             processes=SimpleNamespace(missing=dict),
@@ -106,6 +107,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual((status["hostname"], status["connections"], status["steps_dropped"]), ("mx.example.org", 3, 1))
         self.assertEqual(status["listeners"], [{"service": "mx", "endpoint": "tcp:25", "connections": 3}])
         self.assertNotIn("relay", status, "there is none")
+        self.assertEqual(status["domains"], {"looked_at": 2, "faults": {"example.org": 1}})
 
     def test_a_reload_that_fails_is_refused_in_its_own_words(self) -> None:
         self.has_started = True

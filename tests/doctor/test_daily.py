@@ -1,0 +1,158 @@
+"""The look of each day: what is new is told once, over restarts too; what nobody can tell changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailserver.assembly.daily_look import _Looks, looks_daily
+from mailserver.doctor.daily import DailyLook
+from mailserver.doctor.findings import CheckedRecord, RecordVerdict
+from mailserver.testing.state import MemoryState
+from tests.cli.support import CONFIGURATION
+
+DAY = 86_400.0
+
+
+def fault(name: str, verdict: RecordVerdict = RecordVerdict.WRONG, *, is_advice: bool = False) -> CheckedRecord:
+    return CheckedRecord(
+        group="MX", name="example.org", type=name.partition("-")[0].upper(), verdict=verdict, why="so it is", fault=name, is_advice=is_advice
+    )
+
+
+class Daily(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.state = MemoryState(self.clock)
+        self.found: Mapping[str, Sequence[CheckedRecord]] = {}
+        self.looks = self.given_up = 0
+
+    def daily(self) -> DailyLook:
+        def look() -> Mapping[str, Sequence[CheckedRecord]]:
+            self.looks += 1
+            return self.found
+
+        def give_up() -> None:
+            self.given_up += 1
+
+        made = DailyLook(clock=self.clock, look=look, give_up=give_up, run_in_thread=maybeDeferred, state=self.state)
+        made.start()
+        return made
+
+    def told(self, daily: DailyLook) -> str:
+        problems = daily.problems()
+        for one in problems:
+            one.told()
+        return "\n".join([line for one in problems for line in (one.title, *one.lines)])
+
+    def test_what_has_turned_wrong_is_told_once(self) -> None:
+        daily = self.daily()
+        self.found = {"example.org": [fault("mx-missing"), fault("caa-missing", is_advice=True)], "example.net": []}
+        self.assertEqual(daily.figures(), {})
+        self.clock.advance(600)
+        said = self.told(daily)
+        self.assertIn("the DNS of example.org needs attention", said)
+        self.assertIn("example.org MX: so it is [mx-missing]", said)
+        self.assertNotIn("caa-missing", said)
+        self.assertEqual(daily.figures(), {"looked_at": 2, "faults": {"example.org": 1}})
+        self.clock.advance(DAY)
+        self.assertEqual((self.looks, self.told(daily)), (2, ""))
+        self.found = {"example.org": [fault("mx-missing"), fault("spf-two")], "example.net": [fault("spf-two")]}
+        self.clock.advance(DAY)
+        said = self.told(daily)
+        self.assertIn("the DNS of example.net and 1 more needs attention", said)
+        self.assertEqual((said.count("spf-two"), said.count("mx-missing")), (2, 0))
+
+    def test_what_nobody_can_tell_neither_alarms_nor_mends(self) -> None:
+        daily = self.daily()
+        self.found = {"example.org": [fault("mx-missing")]}
+        self.clock.advance(600)
+        self.told(daily)
+        self.found = {"example.org": [fault("mx-unknown", RecordVerdict.UNKNOWN)]}
+        self.clock.advance(DAY)
+        self.assertEqual((self.told(daily), daily.faults), ("", {"example.org": 1}))
+        self.found = {"example.org": [fault("mx-missing")]}
+        self.clock.advance(DAY)
+        self.assertEqual(self.told(daily), "")
+
+    def test_a_server_that_is_started_again_knows_what_the_one_before_has_seen(self) -> None:
+        first = self.daily()
+        self.found = {"example.org": [fault("mx-missing")]}
+        self.clock.advance(600)
+        first.stop()
+        second = self.daily()
+        self.clock.advance(600)
+        self.assertEqual((self.looks, second.faults, second.problems()), (1, {"example.org": 1}, []))
+        self.clock.advance(DAY)
+        self.assertEqual((self.looks, second.problems()), (2, []))
+
+    def test_a_store_that_fails_takes_nothing_from_the_look(self) -> None:
+        daily = self.daily()
+        self.state.failing = {"*"}
+        self.found = {"example.org": [fault("mx-missing")]}
+        self.clock.advance(600)
+        self.assertIn("mx-missing", self.told(daily))
+        self.assertEqual(daily.faults, {"example.org": 1})
+
+    def test_a_look_that_fails_is_followed_by_the_one_of_the_next_day(self) -> None:
+        daily = self.daily()
+        daily._run_in_thread = lambda look: maybeDeferred(lambda: 1 / 0)
+        self.clock.advance(600)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        daily._run_in_thread = maybeDeferred
+        self.clock.advance(DAY)
+        self.assertEqual(self.looks, 1)
+
+    def test_a_stop_ends_the_look_and_leaves_nothing_behind(self) -> None:
+        daily = self.daily()
+        waiting: Deferred[Any] = Deferred()
+        daily._run_in_thread = lambda look: waiting
+        self.clock.advance(600)
+        daily.stop()
+        self.assertEqual((self.given_up, self.clock.getDelayedCalls()), (1, []))
+        waiting.callback({"example.org": [fault("mx-missing")]})
+        self.assertEqual((daily.faults, daily.problems()), (None, []))
+
+    def test_a_long_list_is_cut(self) -> None:
+        daily = self.daily()
+        self.found = {f"d{n}.example": [fault("mx-missing")] for n in range(100)}
+        self.clock.advance(600)
+        self.assertLess(len(daily.problems()[0].lines), 50)
+
+
+class Joined(SynchronousTestCase):
+    def configuration(self, text: str) -> Any:
+        from mailserver.config import load
+
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write(text)
+        return load(path)
+
+    def test_only_where_strangers_can_connect_and_nobody_has_said_no(self) -> None:
+        self.assertFalse(looks_daily(self.configuration(CONFIGURATION)))
+        opened = CONFIGURATION.replace("tcp:0:interface=127.0.0.1", "tcp:25")
+        self.assertTrue(looks_daily(self.configuration(opened)))
+        self.assertFalse(looks_daily(self.configuration(opened + "[dns]\ndaily_look = false\n")))
+
+    def test_one_domains_trouble_is_not_anothers(self) -> None:
+        text = CONFIGURATION + '[domain."example.net"]\n[domain."*.example.com"]\n[domain."off.example"]\ndisabled = true\n[dns]\nservers = ["127.0.0.1:1"]\n'
+        configuration = self.configuration(text)
+        from mailserver.assembly import daily_look
+
+        def of(configuration: Any, domain: str) -> Any:
+            if domain == "example.org":
+                raise OSError("its keys cannot be read")
+            return domain
+
+        self.patch(daily_look, "facts_of", of)
+        self.patch(daily_look, "examined", lambda facts, seen, now: (facts,))
+        looks = _Looks(lambda: configuration)
+        self.assertEqual(looks(), {"example.net": ("example.net",)})
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        looks.give_up()
+        self.assertEqual(looks(), {})
