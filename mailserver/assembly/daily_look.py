@@ -23,7 +23,7 @@ __all__ = ["looks_daily", "make_daily_look"]
 DOMAINS_MOST = 100  # each may take a minute
 
 
-class ServerParts(Protocol):
+class LookingParts(Protocol):
     """What is needed of the server."""
 
     reactor: Any
@@ -38,7 +38,7 @@ def looks_daily(configuration: Configuration) -> bool:
     )
 
 
-def make_daily_look(server: ServerParts, configuration: Callable[[], Configuration]) -> DailyLook:
+def make_daily_look(server: LookingParts, configuration: Callable[[], Configuration]) -> DailyLook:
     """`configuration()` is the one in force."""
     looks = _Looks(configuration)
     return DailyLook(

@@ -63,18 +63,22 @@ class Figures(MonitoringCase):
 
         return Deferred.fromCoroutine(self.send(service, body))
 
+    def series(self, found: Any) -> int:
+        """How many; without those of the DNS, which begin once the server has found out whom to believe there."""
+        return len([one for one in found if not one.startswith("mailserver_dns_seconds")])
+
     async def test_ten_thousand_domains_make_no_more_series(self) -> None:
         service = await self.serve(WATCHED)
         note = service._server.steps.note
         before = 0
         for n in range(10_000):
             if n == 10:
-                before = len(await self.figures(service))
+                before = self.series(await self.figures(service))
             note(f"C{n}", "refused", stage="rcpt", reply="550 x", recipient=f"a@d{n}.example", peer=f"192.0.2.{n % 250}")
             note(f"C{n}", "deferred", recipient=f"a@d{n}.example", reply="450 x")
         after = await self.figures(service)
         self.assertEqual(after['mailserver_deliveries_total{outcome="delayed"}'], 10_000)
-        self.assertEqual(len(after), before)
+        self.assertEqual(self.series(after), before)
 
     async def test_openmetrics_is_given_to_who_asks_for_it(self) -> None:
         service = await self.serve(WATCHED)
