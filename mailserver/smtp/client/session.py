@@ -284,6 +284,8 @@ class ClientSession:
 
     def answers_due(self) -> int:
         """How many answers of the present phase the peer owes, one after the other."""
+        if len(self._awaited) == 1 and not self._unsaid:
+            return 1
         phase = self.phase
         said = sum([PHASES[command] is phase for command, _ in self._awaited])
         return said + sum([PHASES[command] is phase for command, _, _ in self._unsaid])
