@@ -68,6 +68,7 @@ class AskedDelivery:
                 self.calls_at_once = _calls(delivery.calls_at_once)
                 self.deadline_seconds = _seconds(deadline)
             self.deliver, self.flush = delivery.deliver, delivery.flush
+            self.tells_early = getattr(delivery, "tells_early", False) is True
             if IBatchDelivery in provided:
                 self.deliver_batch = delivery.deliver_batch
             if IHostDelivery in provided:

@@ -32,8 +32,9 @@ for each call, however it ends (`DeliveryCall`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -41,7 +42,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailserver.interfaces import Clock, IBatchDelivery, IConcurrentDelivery, IDelivery
-from mailserver.mail.answers import Local
+from mailserver.mail.answers import Local, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope
 from mailserver.mail.outcomes import clean_text
@@ -88,7 +89,12 @@ class CallsDelivery(Protocol):
     """Calls a delivery, after others have had their say (`mailserver.relay.attempts`)."""
 
     def deliver(
-        self, delivery: IDelivery, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+        self,
+        delivery: IDelivery,
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
+        told: Callable[[Mapping[int, Outcome]], None] | None = None,
     ) -> Awaitable[Any]: ...
 
     def deliver_batch(self, delivery: Any, parcels: Sequence[Parcel]) -> Awaitable[Any]: ...
@@ -104,7 +110,9 @@ class ActiveQueue:
     `answered(active_queue, parcel, answer, why)` is told each answer as it came, or with `why` that there was none;
     `flushed(deliveries)` what has become durable, `unflushed(active_queue, deliveries, why, pause_seconds)` what has not.
     `changed()` ends each of these rounds.  While `may_begin()` says no, no call begins; `pump` looks again.
-    `calls_delivery`, where it is given, calls the delivery in place of this class.
+    `calls_delivery`, where it is given, calls the delivery in place of this class.  It is told what has become of some of a
+    message's destinations while the others are under way, where the delivery says so (`tells_early`): a host that takes an hour
+    to answer would else let those wait who were refused, and a crash meanwhile would have the others served again.
     """
 
     log = Logger()
@@ -135,6 +143,7 @@ class ActiveQueue:
         self._delivery = delivery
         self._calls_delivery = calls_delivery
         self._in_batches = IBatchDelivery.providedBy(delivery)
+        self._tells_early: bool = getattr(delivery, "tells_early", False)
         self._by_key = not self._in_batches and (remote or IConcurrentDelivery.providedBy(delivery))
         self._memory = Share(limits.window_octets)
         self._places = Share(limits.calls)
@@ -365,7 +374,7 @@ class ActiveQueue:
         try:
             if len(self.left) >= LEFT_MOST:
                 raise DeadlinePassed(f"{len(self.left)} earlier calls have not ended")
-            answer: Any = now_or_later(self._delivery_of([one.parcel for one in parcels]))
+            answer: Any = now_or_later(self._delivery_of(parcels))
         except FAULTS:  # a delivery that raises defers (IDelivery)
             self._failed(parcels, Failure())
             return
@@ -379,12 +388,16 @@ class ActiveQueue:
             lambda failure: self._failed(parcels, failure),
         )
 
-    def _delivery_of(self, parcels: list[Parcel]) -> Awaitable[Any]:
+    def _delivery_of(self, called: list[ActiveParcel]) -> Awaitable[Any]:
         delivery: Any = self._delivery
-        calls, parcel = self._calls_delivery, parcels[0]
+        calls, parcel = self._calls_delivery, called[0].parcel
         answer: Awaitable[Any]
         if self._in_batches:
+            parcels = [one.parcel for one in called]
             answer = delivery.deliver_batch(parcels) if calls is None else calls.deliver_batch(delivery, parcels)
+        elif calls is not None and self._tells_early and len(parcel.destinations) > 1:
+            told = partial(self._told, called[0])
+            answer = calls.deliver(delivery, parcel.envelope, parcel.content, parcel.destinations, told)
         elif calls is None:
             answer = delivery.deliver(parcel.envelope, parcel.content, parcel.destinations)
         else:
@@ -396,6 +409,21 @@ class ActiveQueue:
     ) -> None:
         call = DeliveryCall(answer, self._calls, done, failed, self.left)
         call.begin(self._clock, seconds)
+
+    def _told(self, one: ActiveParcel, outcomes: Mapping[int, Outcome]) -> None:
+        """Some of its destinations have their outcomes while its call goes on, which is about the others alone from now on."""
+        said = tuple([destination for destination in one.parcel.destinations if destination.index in outcomes])
+        left = tuple([destination for destination in one.parcel.destinations if destination.index not in outcomes])
+        if not said or not left or self._stopped:  # after the end of the call there is nobody left
+            return
+        early = replace(one, parcel=replace(one.parcel, destinations=said))
+        one.parcel = replace(one.parcel, destinations=left)
+        try:
+            self._answered(self, early, outcomes, "")
+        except Exception:  # noqa: BLE001  the delivery goes on
+            self.log.failure("the queue stumbled over an early answer for {id}", id=one.entry.envelope.id)
+        self._flush_when_due()
+        self._changed()
 
     def _done(self, parcels: list[ActiveParcel], answer: Any) -> None:
         try:  # what a plugin calls a sequence may be one in name only
@@ -429,6 +457,7 @@ class ActiveQueue:
                 self._answered(self, one, outcomes, why)
             except Exception:  # noqa: BLE001  one message's trouble is not the others'
                 self.log.failure("the queue stumbled over the answer for {id}", id=one.entry.envelope.id)
+            one.parcel = replace(one.parcel, destinations=())
         if self.delivered:
             self._flush_when_due()
         self.pump()

@@ -42,6 +42,8 @@ HOST_NAME_OCTETS = 255
 POSTPONED = Reply.of(450, "4.7.1", "Not now, by a policy of this host")
 NO_OUTCOME = Reply.of(451, "4.3.0", "The delivery did not answer")
 
+Told = Callable[[Mapping[int, Outcome]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class AskedBefore:
@@ -106,12 +108,18 @@ class Attempts:
                 one.callback(None)
 
     def deliver(
-        self, delivery: IDelivery, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+        self,
+        delivery: IDelivery,
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
+        told: Told | None = None,
     ) -> Awaitable[Mapping[int, Outcome]]:
-        """As the delivery's own `deliver`."""
-        asked, calls = self._asked, _Calls(delivery, self._forwards)
+        """As the delivery's own `deliver`.  `told` hears of outcomes that are there before the last, of a delivery that tells
+        them."""
+        asked, calls = self._asked, _Calls(delivery, self._forwards, told)
         if self._waiting is not None:
-            return calls.unless_given_up(self._wait_and_deliver(delivery, envelope, content, destinations))
+            return calls.unless_given_up(self._wait_and_deliver(delivery, envelope, content, destinations, told))
         if asked is None and (self._forwards is None or not self._forwards.concern(destinations)):
             return calls.deliver(None, envelope, content, destinations)
         if asked is None:
@@ -135,13 +143,18 @@ class Attempts:
         return [result if success else {} for success, result in await DeferredList(calls, consumeErrors=True)]
 
     async def _wait_and_deliver(
-        self, delivery: IDelivery, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+        self,
+        delivery: IDelivery,
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
+        told: Told | None,
     ) -> Mapping[int, Outcome]:
         if self._waiting is not None:
             known: Deferred[None] = Deferred()
             self._waiting.append(known)
             await known
-        return await self.deliver(delivery, envelope, content, destinations)
+        return await self.deliver(delivery, envelope, content, destinations, told)
 
     async def _one(self, delivery: Any, parcel: Parcel) -> Any:
         return await self.deliver(delivery, parcel.envelope, parcel.content, parcel.destinations)
@@ -205,6 +218,7 @@ class Attempts:
                 groups.setdefault((plan.prefix, plan.hosts, plan.signs), []).append(plan.destination)
             else:
                 outcomes |= plan
+        calls.tell(outcomes)
         answers = await _side_by_side(
             [
                 calls.by_parts(hosts, envelope, content.with_prefix(prefix) if prefix else content, group)
@@ -345,9 +359,10 @@ class _Calls:
     to be sent when its queue has counted the attempt as deferred, and sends it again.
     """
 
-    def __init__(self, delivery: Any, forwards: Forwards | None) -> None:
+    def __init__(self, delivery: Any, forwards: Forwards | None, told: Told | None) -> None:
         self._delivery = delivery
         self._forwards = forwards
+        self._told = told
         self._given_up = False
 
     def unless_given_up(self, work: Coroutine[Any, Any, Mapping[int, Outcome]]) -> Deferred[Mapping[int, Outcome]]:
@@ -369,11 +384,17 @@ class _Calls:
         content: Content,
         destinations: Sequence[Destination],
     ) -> Awaitable[Any]:
+        told = () if self._told is None else (self._told,)
         if hosts is None:
-            answer: Awaitable[Any] = self._delivery.deliver(envelope, content, destinations)
+            answer: Awaitable[Any] = self._delivery.deliver(envelope, content, destinations, *told)
         else:
-            answer = self._delivery.deliver_to(hosts, envelope, content, destinations)
+            answer = self._delivery.deliver_to(hosts, envelope, content, destinations, *told)
         return answer
+
+    def tell(self, outcomes: Mapping[int, Outcome]) -> None:
+        """These are known before those of the others."""
+        if outcomes and self._told is not None and not self._given_up:
+            self._told(outcomes)
 
     async def by_parts(
         self,
@@ -387,6 +408,7 @@ class _Calls:
             return await self.outcomes(hosts, envelope, content, destinations)
         parts, known = await self._forwards.parts(envelope, content, destinations)
         outcomes = dict(known)
+        self.tell(outcomes)
         answers = await _side_by_side(
             [
                 self.outcomes(hosts, one.envelope, content.with_prefix(one.prefix) if one.prefix else content, one.destinations)

@@ -61,14 +61,17 @@ BAD_DOMAIN = Reply.of(550, "5.1.2", "The domain of the recipient is no domain na
 TO_SMARTHOST = ""  # the name under which all domains go to the smarthost
 
 Found = Hosts | answers.Delayed | Failed
+Told = Callable[[Mapping[int, Outcome]], None]
 
 
 class _Call:
     """One call of `deliver`: the outcomes so far, and how many transmissions have not ended."""
 
-    __slots__ = ("_followers", "_withdraw", "open", "outcomes", "transmissions", "waiting")
+    __slots__ = ("_followers", "_said", "_told", "_withdraw", "open", "outcomes", "transmissions", "waiting")
 
-    def __init__(self, withdraw: Callable[[Transmission], None]) -> None:
+    def __init__(self, withdraw: Callable[[Transmission], None], told: Told | None = None) -> None:
+        self._told = told
+        self._said: set[int] = set()
         self.outcomes: dict[int, Outcome] = {}
         self.open = 0
         self.transmissions: list[Transmission] = []
@@ -94,16 +97,28 @@ class _Call:
     def ended(self) -> None:
         self.open -= 1
         if self.open:
+            self.tell()
             return
         self.transmissions.clear()  # they refer to this call and to the message: a cycle would keep both until garbage collection
         waiting, self.waiting = self.waiting, None
         if waiting is not None and not waiting.called:
             waiting.callback(self.outcomes)
 
+    def tell(self) -> None:
+        """What is known of some, while others are under way and somebody waits for the answer."""
+        waiting = self.waiting
+        if self._told is None or waiting is None or waiting.called:
+            return
+        new = {index: outcome for index, outcome in self.outcomes.items() if index not in self._said}
+        if new:
+            self._said |= new.keys()
+            self._told(new)
+
     def answer(self) -> Awaitable[Mapping[int, Outcome]]:
         if not self.open:
             return _known(self.outcomes)
         self.waiting = Deferred(self._cancel)
+        self.tell()
         return self.waiting
 
     def _cancel(self, _: object) -> None:
@@ -128,6 +143,8 @@ class Relay:
     """
 
     stores = True
+    tells_early = True
+    """`deliver` and `deliver_to` take a function that is told outcomes while others are under way, each once."""
     log = Logger()
     _is_running = False
     own_ipv6: OwnIPv6 | None = None  # where it is to be looked at
@@ -320,13 +337,13 @@ class Relay:
     # --- delivering ---
 
     def deliver(
-        self, envelope: Envelope, content: Content, destinations: Sequence[Destination]
+        self, envelope: Envelope, content: Content, destinations: Sequence[Destination], told: Told | None = None
     ) -> Awaitable[Mapping[int, Outcome]]:
         """Send the message to each destination's hosts.  An address that several destinations share gets it once.
 
         The outcomes are keyed by the destinations' indexes.
         """
-        call = _Call(self.connections.withdraw)
+        call = _Call(self.connections.withdraw, told)
         destinations = call.one_for_each(destinations)
         routes = self.routes
         if routes.is_single:  # as most are
@@ -364,7 +381,12 @@ class Relay:
         return found.items()
 
     def deliver_to(
-        self, hosts: Sequence[Candidate], envelope: Envelope, content: Content, destinations: Sequence[Destination]
+        self,
+        hosts: Sequence[Candidate],
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
+        told: Told | None = None,
     ) -> Awaitable[Mapping[int, Outcome]]:
         """As `deliver`, to these hosts; but what has a route to a host of its own goes there.
 
@@ -376,7 +398,7 @@ class Relay:
         groups = [
             tuple([Host(one.name, one.addresses, one.port) for one in hosts if one.rank == rank]) for rank in ranks
         ]
-        call = _Call(self.connections.withdraw)
+        call = _Call(self.connections.withdraw, told)
         for settings, same in self._by_route(envelope, call.one_for_each(destinations)):
             if settings.refusal is not None:
                 for destination in same:
@@ -420,7 +442,11 @@ class Relay:
         destinations: Sequence[Destination],
     ) -> None:
         """Find the hosts of a domain, at once where they are known."""
-        found = settings.book.find(domain)
+        try:
+            found = settings.book.find(domain)
+        except Exception:  # noqa: BLE001  as in `_send`
+            self.log.failure("the hosts of {domain} could not be looked for", domain=domain)
+            return
         if not isinstance(found, Deferred):
             self._send(settings, found, call, envelope, content, destinations)
             return
@@ -449,7 +475,25 @@ class Relay:
         destinations: Sequence[Destination],
         override: TLSOverride | None = None,
     ) -> None:
-        """`override`, where it is given, counts in the place of the one for the hosts' domain."""
+        """`override`, where it is given, counts in the place of the one for the hosts' domain.
+
+        A fault of ours is nothing that the message's other destinations have to do with: they may be on their way.
+        """
+        try:
+            self._submit(settings, found, call, envelope, content, destinations, override)
+        except Exception:  # noqa: BLE001  those without an outcome are deferred
+            self.log.failure("{id}: the relay stumbled over some of its destinations", id=envelope.id)
+
+    def _submit(
+        self,
+        settings: RouteSettings,
+        found: Found,
+        call: _Call,
+        envelope: Envelope,
+        content: Content,
+        destinations: Sequence[Destination],
+        override: TLSOverride | None,
+    ) -> None:
         if not isinstance(found, Hosts):
             for destination in destinations:
                 call.report(destination.index, found)
@@ -470,6 +514,7 @@ class Relay:
                 call.report,
                 call.ended,
                 barred=targets.barred,
+                said=call.tell,
             )
             call.open += 1
             call.transmissions.append(transmission)

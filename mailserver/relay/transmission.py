@@ -99,7 +99,7 @@ class Transmission:
     """One message for some recipients who share their hosts.
 
     `targets` are tried in order; `barred` says why other hosts are not.  `indexes` and the recipients of `request` correspond.
-    `report(index, outcome)` is called once for each outcome, `ended()` after the last.  `forms` holds the forms made so far, by
+    `report(index, outcome)` is called once for each outcome, `said()` after some of them, `ended()` after the last.  `forms` holds the forms made so far, by
     channel.  `form` is the one in which the message goes now, None for its original form.
 
     `place` says which target is tried.  It only grows, so a transmission that is sent from one host to the next ends after
@@ -123,6 +123,7 @@ class Transmission:
     forms: dict[Channel, Form] = field(default_factory=dict)
     form: Form | None = None
     barred: Sequence[Barred] = ()
+    said: Callable[[], None] = lambda: None
     refusals: tuple[TLSRefusal, ...] = ()
 
     @property
@@ -158,6 +159,7 @@ class Transmission:
                 self.request = replace(
                     self.request, recipients=tuple([self.request.recipients[place] for place in left])
                 )
+                self.said()
             else:
                 self.ended()
 

@@ -12,7 +12,9 @@ from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
 from mailserver.mail.envelope import Peer as Client
 from mailserver.mail.parcel import Destination
+from mailserver.mail.reply import Reply
 from mailserver.relay.delivery import _recipient
+from mailserver.relay.route_settings import ConnectSettings
 from mailserver.relay.security import OverrideKind, TLSMode, TLSOverride
 from mailserver.relay.transmission import Transmission
 from tests.relay.network import CLOSE, DRIP, MESSAGE, OFFERS, STALL, Peer, RelayCase
@@ -134,6 +136,42 @@ class Sending(RelayCase):
         outcomes = self.deliver("one@example.org", "two@example.org", "one@EXAMPLE.org")
         self.assertEqual([type(one) for one in outcomes], [Delivered] * 3)
         self.assertEqual([message[1] for message in a.messages], [("one@example.org", "two@example.org")])
+
+    def test_what_is_known_of_some_is_told_while_a_host_takes_its_time_for_the_others(self):
+        self.peers(Peer())
+        told = []
+        impossible = Address("user", "\N{COMBINING DIAERESIS}.example")
+        addresses = [Address("user", "example.org"), impossible, Address("nobody", "tar.example")]
+        held = Deferred()
+        relay, book = self.relay, self.relay.routes.default.book
+        find = book.find
+        with mock.patch.object(book, "find", lambda domain: held if domain == "tar.example" else find(domain)):
+            envelope = Envelope("id1", Client("192.0.2.200", 1, "mx"), None, tuple(map(Recipient, addresses)), 0.0)
+            destinations = [Destination(n, Recipient(one), Remote(one)) for n, one in enumerate(addresses)]
+            answer = relay.deliver(envelope, Content.of(MESSAGE), destinations, told.append)
+        self.turn()
+        self.assertEqual([[(n, type(one)) for n, one in outcomes.items()] for outcomes in told], [[(1, Failed)], [(0, Delivered)]])
+        held.callback(Delayed(Reply.of(451, "4.4.3", "No answer")))
+        self.turn()
+        self.assertEqual(sorted(self.successResultOf(answer)), [0, 1, 2])
+        self.assertEqual(len(told), 2)
+
+    def test_a_fault_of_ours_with_one_domain_leaves_the_others_their_outcomes(self):
+        self.relay = self.make(zones={f"{name}.example": {"MX": ["10 a.example"]} for name in ("two", "three")})
+        self.peers(Peer())
+        asked, targets = [], ConnectSettings.targets
+
+        def broken(settings, hosts, *more, **named):
+            asked.append(hosts.domain)
+            if len(asked) == 2:
+                raise ZeroDivisionError
+            return targets(settings, hosts, *more, **named)
+
+        with mock.patch.object(ConnectSettings, "targets", broken):
+            answers = self.begin("x@example.org", "x@two.example", "x@three.example")
+            self.turn()
+        self.assertEqual([sorted(outcomes) for outcomes in answers], [[0, 2]])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_many_recipients_go_in_several_transactions(self):
         self.relay = self.make(recipients_most=2)
