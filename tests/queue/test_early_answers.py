@@ -40,7 +40,6 @@ class EarlyAnswers(QueueCase):
         self.relay = Slow()
         self.relay.answers = {"nobody": Failed(NO_USER), "busy": Delayed(BUSY)}
         queue = await self.started(remote_flush_seconds=0.1, calls_delivery=Through())
-        self.ids = []
         recipients = [remote(n, user, f"d{n}.example") for n, user in enumerate(("quick", "nobody", "busy", "slow"))]
         id = await self.commit(queue, *recipients)
         await self.steps.wait(id, "failed")
@@ -75,7 +74,7 @@ class EarlyAnswers(QueueCase):
         await self.stop(again)
 
     async def test_at_the_deadline_he_alone_is_deferred_and_what_is_told_then_counts_no_more(self):
-        queue, id = await self.under_way()
+        _, id = await self.under_way()
         deferred = self.steps.wait(id, "deferred")
         self.relay.answers = {}
         self.clock.advance(3600)
@@ -85,7 +84,7 @@ class EarlyAnswers(QueueCase):
         self.flushLoggedErrors()
 
     async def test_the_answer_for_the_last_settles_the_message(self):
-        queue, id = await self.under_way()
+        _, id = await self.under_way()
         retried = self.steps.wait(id, "deferred")
         self.relay.slow.callback(dict.fromkeys(range(4), Delayed(BUSY)))
         await retried
