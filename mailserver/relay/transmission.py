@@ -99,8 +99,9 @@ class Transmission:
     """One message for some recipients who share their hosts.
 
     `targets` are tried in order; `barred` says why other hosts are not.  `indexes` and the recipients of `request` correspond.
-    `report(index, outcome)` is called once for each outcome, `said()` after some of them, `ended()` after the last.  `forms` holds
-    the forms made so far, by channel.  `form` is the one in which the message goes now, None for its original form.
+    `report(index, outcome)` is called once for each outcome, `said()` after some of them, `ended()` after the last.
+    `forms` holds the forms made so far, by channel.  `form` is the one in which the message goes now, None for its original
+    form.
 
     `place` says which target is tried.  It only grows, so a transmission that is sent from one host to the next ends after
     the last one, whatever the hosts answer.  `abandoned` is for what cannot be called back: the caller has given up while a
