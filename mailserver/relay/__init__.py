@@ -23,6 +23,7 @@ In the order in which they are read:
 * `rate_replies`: which replies ask for a slower pace
 * `provider_replies`: what the replies of large operators mean, and what can be done
 * `heard_meanings`: those that were heard, for notes to postmaster
+* `relay_call`: what has become of a message's destinations, and what is still under way
 * `transmission`: one message to one destination: the hosts to try, and what each answer means
 * `connections`: opens, uses and closes connections as the pool decides, and goes on to the next host
 * `protocol`: one connection to another host: drives a `ClientSession`

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -34,10 +34,10 @@ from mailserver.interfaces import (
 )
 from mailserver.mail import answers
 from mailserver.mail.address import Address, AddressError
-from mailserver.mail.answers import Delivered, Failed, Outcome
+from mailserver.mail.answers import Failed, Outcome
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Recipient, RecipientParameters
-from mailserver.mail.parcel import Destination, one_for_each
+from mailserver.mail.parcel import Destination
 from mailserver.mail.reply import Reply
 from mailserver.mail.route_map import ANYBODY, RouteMap
 from mailserver.relay.connections import Connections
@@ -46,6 +46,7 @@ from mailserver.relay.explored import explored_hosts, explored_override, explore
 from mailserver.relay.hosts import Host, HostBook, Hosts
 from mailserver.relay.own_ipv6 import OwnIPv6
 from mailserver.relay.probing import probed
+from mailserver.relay.relay_call import RelayCall, Told
 from mailserver.relay.route_settings import ConnectSettings, RouteSettings
 from mailserver.relay.security import Barred, TLSOverride
 from mailserver.relay.sts_keeper import STSKeeper
@@ -61,74 +62,6 @@ BAD_DOMAIN = Reply.of(550, "5.1.2", "The domain of the recipient is no domain na
 TO_SMARTHOST = ""  # the name under which all domains go to the smarthost
 
 Found = Hosts | answers.Delayed | Failed
-Told = Callable[[Mapping[int, Outcome]], None]
-
-
-class _Call:
-    """One call of `deliver`: the outcomes so far, and how many transmissions have not ended."""
-
-    __slots__ = ("_followers", "_said", "_told", "_withdraw", "open", "outcomes", "transmissions", "waiting")
-
-    def __init__(self, withdraw: Callable[[Transmission], None], told: Told | None = None) -> None:
-        self._told = told
-        self._said: set[int] = set()
-        self.outcomes: dict[int, Outcome] = {}
-        self.open = 0
-        self.transmissions: list[Transmission] = []
-        self.waiting: Deferred[Mapping[int, Outcome]] | None = None
-        self._withdraw = withdraw
-        self._followers: dict[int, list[int]] = {}
-
-    def one_for_each(self, destinations: Sequence[Destination]) -> list[Destination]:
-        """The first destination of each address.  Others with the same address get its outcome."""
-        leaders: list[Destination] = []
-        for leader, *others in one_for_each(destinations):
-            leaders.append(leader)
-            if others:
-                self._followers[leader.index] = [other.index for other in others]
-        return leaders
-
-    def report(self, index: int, outcome: Outcome) -> None:
-        self.outcomes[index] = outcome
-        for follower in self._followers.get(index, ()):  # only the first one's DSN wishes were sent to the host
-            same = replace(outcome, notifies=False) if isinstance(outcome, Delivered) else outcome
-            self.outcomes[follower] = same
-
-    def ended(self) -> None:
-        self.open -= 1
-        if self.open:
-            self.tell()
-            return
-        self.transmissions.clear()  # they refer to this call and to the message: a cycle would keep both until garbage collection
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None and not waiting.called:
-            waiting.callback(self.outcomes)
-
-    def tell(self) -> None:
-        """What is known of some, while others are under way and somebody waits for the answer."""
-        waiting = self.waiting
-        if self._told is None or waiting is None or waiting.called:
-            return
-        new = {index: outcome for index, outcome in self.outcomes.items() if index not in self._said}
-        if new:
-            self._said |= new.keys()
-            self._told(new)
-
-    def answer(self) -> Awaitable[Mapping[int, Outcome]]:
-        if not self.open:
-            return _known(self.outcomes)
-        self.waiting = Deferred(self._cancel)
-        self.tell()
-        return self.waiting
-
-    def _cancel(self, _: object) -> None:
-        for transmission in self.transmissions:
-            self._withdraw(transmission)
-        self.transmissions.clear()
-
-
-async def _known(outcomes: Mapping[int, Outcome]) -> Mapping[int, Outcome]:
-    return outcomes
 
 
 @implementer(
@@ -343,7 +276,7 @@ class Relay:
 
         The outcomes are keyed by the destinations' indexes.
         """
-        call = _Call(self.connections.withdraw, told)
+        call = RelayCall(self.connections.withdraw, told)
         destinations = call.one_for_each(destinations)
         routes = self.routes
         if routes.is_single:  # as most are
@@ -356,7 +289,7 @@ class Relay:
     def _follow_route(
         self,
         settings: RouteSettings,
-        call: _Call,
+        call: RelayCall,
         envelope: Envelope,
         content: Content,
         destinations: Sequence[Destination],
@@ -398,7 +331,7 @@ class Relay:
         groups = [
             tuple([Host(one.name, one.addresses, one.port) for one in hosts if one.rank == rank]) for rank in ranks
         ]
-        call = _Call(self.connections.withdraw, told)
+        call = RelayCall(self.connections.withdraw, told)
         for settings, same in self._by_route(envelope, call.one_for_each(destinations)):
             if settings.refusal is not None:
                 for destination in same:
@@ -435,7 +368,7 @@ class Relay:
     def _route(
         self,
         settings: RouteSettings,
-        call: _Call,
+        call: RelayCall,
         envelope: Envelope,
         content: Content,
         domain: str,
@@ -469,7 +402,7 @@ class Relay:
         self,
         settings: RouteSettings,
         found: Found,
-        call: _Call,
+        call: RelayCall,
         envelope: Envelope,
         content: Content,
         destinations: Sequence[Destination],
@@ -488,7 +421,7 @@ class Relay:
         self,
         settings: RouteSettings,
         found: Found,
-        call: _Call,
+        call: RelayCall,
         envelope: Envelope,
         content: Content,
         destinations: Sequence[Destination],
@@ -552,7 +485,7 @@ class Relay:
         return targets
 
 
-def _by_domain(call: _Call, destinations: Sequence[Destination]) -> dict[str, list[Destination]]:
+def _by_domain(call: RelayCall, destinations: Sequence[Destination]) -> dict[str, list[Destination]]:
     domains: dict[str, list[Destination]] = {}
     for destination in destinations:
         try:
