@@ -71,12 +71,10 @@ class Certificates:
         sources: Callable[[], Sources],
         clock: Clock,
         run_in_thread: Callable[..., Any],
-        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._find_sources = sources
         self._clock = clock
         self._run_in_thread = run_in_thread
-        self._look_seconds = look_seconds
         self._sources: Sources | None = None
         self._parts: CertificateParts | None = None
         self._contexts: ServerContexts | None = None
@@ -117,7 +115,7 @@ class Certificates:
 
     def _wait(self) -> None:
         if not self._stopped:
-            self._timer = self._clock.callLater(self._look_seconds, self._look)
+            self._timer = self._clock.callLater(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._timer = None

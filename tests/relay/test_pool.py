@@ -11,6 +11,7 @@ from mailserver.mail.reply import Reply
 from mailserver.relay.operators import PaceLimit, PaceTable
 from mailserver.relay.pool import ConnectionRecord, Key, Pool, PoolLimits, RecordState
 from mailserver.relay.rate_replies import SlowDown
+from tests.rounds import rounds
 
 NO = Reply.of(451, "4.4.1", "Connection refused")
 
@@ -455,7 +456,7 @@ class Laws(SynchronousTestCase):
     def test_any_history(self):
         run = History.TestCase
         run.settings = settings(
-            max_examples=150, stateful_step_count=60, suppress_health_check=list(HealthCheck)
+            max_examples=rounds(50), stateful_step_count=60, suppress_health_check=list(HealthCheck)
         )
         run("runTest").runTest()
 

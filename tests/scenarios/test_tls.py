@@ -32,6 +32,7 @@ class TLSCase(ScenarioCase):
     def with_pair(self, config: str) -> Server:
         server = self.prepare(config)
         AUTHORITY.leaf("mx.example.org").write(str(server.work))
+        server.changed = {"mailserver.tls.certificates:LOOK_SECONDS": 0.2}
         server.start()
         return server
 
