@@ -1,9 +1,11 @@
 # make setup   .venv with the server and what its tests need (again only when setup.cfg or pyproject.toml has changed)
 # make run     the server in the foreground; without a configuration a sandbox on loopback ports that says what to type next
 # make test    the whole suite, two modules side by side; warnings are errors.  T=tests.mail runs a part, J=4 four side by side
-# make proof   a long proof, for ten minutes: P=powercut, kills, growth, fuzz, mutants M=queue/outcome_writer or M=delivery (docs/reliability.md); SECONDS=3600 for longer; goes on where it was
+# make proof   a long proof, for ten minutes: P=powercut, kills, growth, fuzz, packages, mutants M=queue/outcome_writer or M=delivery (docs/reliability.md); SECONDS=3600 for longer; goes on where it was
 # make check   ruff, mypy --strict, the import contracts
 # make bench   the benchmark (bench/run --help)
+# make dist    sdist, wheel and bill of materials in dist/; the same commit gives the same octets (docs/installing.md)
+# make deb     the Debian packages in dist/, with what release/requirements.lock pins
 # make clean   everything that was built; data of the sandbox too
 
 PYTHON ?= python3
@@ -23,7 +25,7 @@ WARNINGS := -W error \
     -W "ignore:'crypt' is deprecated:DeprecationWarning" \
     -W ignore::DeprecationWarning:passlib.utils
 
-.PHONY: setup run test proof check bench clean
+.PHONY: setup run test proof check bench dist deb clean
 
 setup: $(STAMP)
 
@@ -50,6 +52,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	bench/run $(ARGS)
+
+dist: $(STAMP)
+	$(BIN)/python -m release.dist dist
+
+deb: dist
+	release/deb dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* sandbox

@@ -7,21 +7,24 @@ import atexit
 import configparser
 import functools
 import io
+import json
 import os
 import re
 import shutil
 import string
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel
-from twisted.trial.unittest import FailTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from bench.relay import WAYS
@@ -30,6 +33,7 @@ from mailserver.cli import main as command_line
 from mailserver.interfaces import IContentFilter
 from mailserver.mail.answers import Pass, Refuse
 from mailserver.mail.content import Content
+from release import dist, sbom
 from tests.rfc_index import PAGE, ROOT, STATUSES, cited, page, read_table
 
 LIST_TWISTD = """
@@ -68,48 +72,68 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @functools.cache
-def built_wheel() -> Path:
-    """Built once, from a copy, so that the checkout stays clean; no network."""
-    folder = tempfile.TemporaryDirectory(prefix="wheel")
+def built() -> tuple[Path, list[Path]]:
+    """What `make dist` makes, once for all that look at it."""
+    folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    copy = Path(folder.name).resolve() / "copy"
-    copy.mkdir(parents=True)
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    for name in ("mailserver", "twisted"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
-    built = python(
-        "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "out", ".",
-        cwd=str(copy),
-    )  # fmt: skip
-    if built.returncode:
-        raise FailTest(built.stderr)
-    (wheel,) = (copy / "out").glob("*.whl")
-    return wheel
+    path = Path(folder.name).resolve()
+    return path, dist.build(path / "dist")
+
+
+class Packaging(SynchronousTestCase):
+    """Of what `make dist` makes; that it is the same each time, and runs in each Python, is the proof `packages`."""
+
+    def setUp(self) -> None:
+        self.folder, (self.sdist, self.wheel, self.bill, self.sums) = built()
 
 
 class Packaging(SynchronousTestCase):
     def test_a_normal_install_makes_twistd_list_mailserver(self) -> None:
-        wheel = built_wheel()
-        target = wheel.parent / "installed"
-        with zipfile.ZipFile(wheel) as archive:
+        target = self.folder / "installed"
+        with zipfile.ZipFile(self.wheel) as archive:
             archive.extractall(target)  # what pip does with a pure wheel, scripts apart
         listed = python("-c", LIST_TWISTD.format(root=str(ROOT)), cwd=str(target), PYTHONPATH=str(target))
         self.assertEqual(listed.returncode, 0, listed.stderr)
         self.assertRegex(listed.stdout, r"(?m)^ +mailserver +\S")
 
     def test_the_wheel_holds_the_plugin_the_types_and_no_foreign_package(self) -> None:
-        wheel = built_wheel()
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(self.wheel) as archive:
             names = set(archive.namelist())
         self.assertIn("twisted/plugins/mailserver_plugins.py", names)
         self.assertIn("mailserver/py.typed", names)
         self.assertNotIn("twisted/__init__.py", names)
         self.assertNotIn("twisted/plugins/__init__.py", names)
         self.assertEqual({name.split("/")[0].split("-")[0] for name in names}, {"mailserver", "twisted"})
-        copy = wheel.parent.parent
-        modules = {str(path.relative_to(copy)) for path in (copy / "mailserver").rglob("*.py")}
+        modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mailserver").rglob("*.py")}
         self.assertEqual(modules - names, set())
+
+    def test_the_sdist_holds_all_that_git_knows_with_one_time_and_no_owner(self) -> None:
+        if not (ROOT / ".git").exists():
+            raise SkipTest("not a checkout")
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+        with tarfile.open(self.sdist) as archive:
+            members = archive.getmembers()
+        names = {member.name.partition("/")[2] for member in members}
+        wanted = {name for name in listed if (ROOT / name).is_file()}
+        self.assertEqual(wanted - names, set(), "see MANIFEST.in")
+        self.assertEqual({(member.mtime, member.uid, member.uname) for member in members}, {(dist.epoch(), 0, "")})
+
+    def test_the_bill_of_materials_names_what_is_required_with_its_digests(self) -> None:
+        components = {found["name"]: found for found in json.loads(self.bill.read_text())["components"]}
+        for name in ("twisted", "libpass", "apsw", "cryptography"):
+            self.assertTrue(components[name]["externalReferences"])
+        self.assertNotIn("passlib", components)
+
+    def test_the_lock_file_has_what_setup_cfg_asks_for(self) -> None:
+        from packaging.requirements import Requirement
+
+        setup = configparser.ConfigParser()
+        setup.read(ROOT / "setup.cfg")
+        pinned = {part.name: part.version for part in sbom.locked(ROOT / "release" / "requirements.lock")}
+        wanted = setup["options"]["install_requires"] + "".join(setup["options.extras_require"][extra] for extra in ("pg", "pam", "ldap"))
+        for line in filter(None, map(str.strip, wanted.splitlines())):
+            asked = Requirement(line)
+            self.assertIn(pinned.get(sbom.normal(asked.name), "none"), asked.specifier, f"{asked.name}: release/lock pins anew")
 
     def test_this_environment_lists_mailserver_from_any_folder(self) -> None:
         listed = python("-c", LIST_TWISTD.format(root=""), cwd="/")

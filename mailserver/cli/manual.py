@@ -10,7 +10,7 @@ from mailserver.cli.output import Unable, say
 __all__ = ["add_to"]
 
 SHELLS = ("bash", "zsh", "tcsh")
-INSTALL = "needs the package {}: pip install 'mailserver[manual]'"
+INSTALL = "needs the package {}: pip install '.[manual]' in the checkout"
 
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
