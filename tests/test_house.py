@@ -86,8 +86,6 @@ class Packaging(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder, (self.sdist, self.wheel, self.bill, self.sums) = built()
 
-
-class Packaging(SynchronousTestCase):
     def test_a_normal_install_makes_twistd_list_mailserver(self) -> None:
         target = self.folder / "installed"
         with zipfile.ZipFile(self.wheel) as archive:
