@@ -443,6 +443,7 @@ class _Calls:
                 found[one.index] = Delayed(NO_OUTCOME, why) if why else outcome_of(answer, one.index)
             except UnsoundOutcome as unsound:
                 found[one.index] = Delayed(NO_OUTCOME, str(unsound))
+        self.tell(found)
         return found
 
 

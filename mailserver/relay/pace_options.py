@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -14,6 +15,10 @@ __all__ = ["PaceKeys", "PaceOptions", "pace_table"]
 
 
 def _host_suffix(value: str) -> str:
+    try:
+        return str(ip_address(value.strip("[]")))  # of a route whose host is one
+    except ValueError:
+        pass
     return host_name(value.removeprefix("*").removeprefix("."))
 
 
@@ -23,8 +28,8 @@ class PaceOptions(Options):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
     """What the pace is called: one of those that are known (`google`, `microsoft`, …), whose limits are changed, or a new one."""
     hosts: tuple[Annotated[str, AfterValidator(_host_suffix)], ...] = ()
-    """The hosts that share it, mail exchangers as a rule: their names, or the domain in which they are. Those that are known need
-    none."""
+    """The hosts that share it, mail exchangers as a rule: their names, the domain in which they are, or the address that a route
+    names as its host. Those that are known need none."""
     connections: Count | None = None
     """Connections at once to all of them together. Absent: as in `[relay]`, as for the next two."""
     messages_per_connection: Count | None = None

@@ -164,6 +164,26 @@ class Senders(ForwardCase):
         )
         self.assertEqual([type(outcomes[n]) for n in range(3)], [Delivered, Delayed, Delivered])
 
+    def test_what_is_known_of_one_part_is_told_while_another_is_under_way(self) -> None:
+        told: list[Any] = []
+        slow: Deferred[Any] = Deferred()
+
+        async def deliver(envelope: Envelope, content: Content, destinations: Sequence[Destination], told: Any) -> Any:
+            if any(one.route.address.local == "slow" for one in destinations):
+                return await slow
+            return {one.index: Delivered() for one in destinations}
+
+        self.delivery.deliver = deliver  # type: ignore[method-assign,assignment]
+        parts = (to(0, "a@example.org", "ann@big.example"), to(1, "slow@big.example"), to(2, "b@example.com", "bea@big.example"))
+        envelope = Envelope(
+            "0123456789ABCDEF", Peer("192.0.2.1", 25, "mx"), Address.parse("bob@far.example"),
+            tuple([one.recipient for one in parts]), NOW,
+        )  # fmt: skip
+        answer = later(self.attempts.deliver(self.delivery, envelope, Content.of(MESSAGE), parts, told.append))
+        self.assertEqual(sorted(index for outcomes in told for index in outcomes), [0, 2])
+        slow.callback({1: Delivered()})
+        self.assertEqual(sorted(self.successResultOf(answer)), [0, 1, 2])
+
     def test_a_fault_with_one_alias_is_no_other_recipients_matter(self) -> None:
         made = self.paths.made
 

@@ -12,6 +12,7 @@ from mailserver.mail.answers import Delayed, Delivered
 from mailserver.mail.reply import Reply
 from mailserver.relay.operators import Operator, PaceLimit, PaceTable
 from mailserver.relay.pace import NO_LIMIT, DestinationPace, Paces
+from mailserver.relay.pace_options import PaceKeys, pace_table
 from mailserver.relay.pool import Key, Pool, PoolLimits
 from mailserver.relay.rate_replies import SlowDown, slow_down
 from tests.relay.network import Peer, RelayCase, Transport
@@ -65,6 +66,9 @@ class Words(SynchronousTestCase):
         ):
             self.assertEqual(table.of(host), expected)
         self.assertRaises(ValueError, PaceTable, PaceLimit(), [Operator("nobody", ())])
+        keys = PaceKeys.model_validate({"pace": [{"name": "hub", "hosts": ["192.0.2.7", "[2001:DB8::7]"], "connections": 1}]})
+        for host in ("192.0.2.7", "2001:db8::7"):
+            self.assertEqual(pace_table(keys).of(host), ("hub", PaceLimit(1, 100, 0), True))
 
     def test_an_address_has_one_pace_an_operators_if_one_of_its_names_is_and_its_own_if_there_are_several(self):
         paces = Paces(PaceTable(PaceLimit()))
