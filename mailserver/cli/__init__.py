@@ -61,6 +61,7 @@ In the order in which they are read:
 * `sendmail_message`: a message as a program types it, completed so that it can travel
 * `route`: ``mailserver route ADDRESS``: where a message would go, and why
 * `probe`: ``mailserver probe ADDRESS``: asks an address's hosts up to RCPT, and sends nothing
+* `selftest`: ``mailserver selftest``: a probe message, how long each of its steps took, and its removal
 * `route_tls`: ``mailserver route ADDRESS --tls``: what TLS its hosts must have, why, and what was seen
 * `tls_override`: ``mailserver tls-override``: what is said of a domain's TLS for a time
 * `explain`: ``mailserver explain``: the road of a message or a connection

@@ -49,6 +49,7 @@ COMMANDS = {
     "sendmail": "hand a message over, as the sendmail of other mail systems does",
     "route": "where a message for an address would go, and why",
     "probe": "ask an address's hosts up to RCPT, as the relay would, and send nothing",
+    "selftest": "send a probe message to an account that is nobody's, say how long each step took, remove it again",
     "explain": "the road of a message, also of a refused one; or which ones may be meant",
     "decode": "the dialogues, messages and figures of SMTP in a capture file",
     "record": "record what the server says to one peer and hears from it, also inside TLS",

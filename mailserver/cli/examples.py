@@ -154,6 +154,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver route bob@example.net --sender alice@example.org",
         "mailserver route bob@example.net --tls",
     ),
+    "mailserver selftest": ("mailserver selftest", "mailserver selftest --to probe@example.org --seconds 20 --json"),
     "mailserver probe": (
         "mailserver probe bob@example.net",
         "mailserver probe bob@example.net --sender alice@example.org --seconds 20",

@@ -1,0 +1,59 @@
+"""``mailserver selftest``: the probes arrive, have a timeline, and nothing is left of them, whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
+
+CONFIGURATION = BASIC + """
+[domain."example.org".aliases]
+sales = ["alice@example.org"]
+
+[[listen]]
+service = "lmtp"
+endpoint = "unix:{work}/lmtp.sock"
+
+[log]
+addresses = "none"
+"""
+
+
+class Selftest(ScenarioCase):
+    def run_selftest(self, server: Server, *more: str, code: int) -> Any:
+        said = server.command("selftest", "--json", *more)
+        self.assertEqual(said.returncode, code, said.stderr + said.stdout)
+        return json.loads(said.stdout) if said.stdout else said.stderr
+
+    def left(self, server: Server) -> list[Path]:
+        """Files of mail that are anywhere."""
+        return [path for folder in ("mail", "data/drop") for path in (server.work / folder).rglob("*") if path.is_file()]
+
+    def test_probes_arrive_and_are_removed_and_one_that_cannot_arrive_is_taken_back(self) -> None:
+        server = self.serve(CONFIGURATION)
+        self.assertIn("mailserver user add --no-password selftest@example.org", self.run_selftest(server, code=1))
+        self.assertIn("must not reach a person", self.run_selftest(server, "--to", "sales@example.org", code=1))
+        self.assertEqual(server.command("user", "add", "--no-password", "selftest@example.org").returncode, 0)
+        wait_until(lambda: server.command("route", "selftest@example.org").returncode == 0, server.log)
+        server.send(b"Subject: of somebody\r\n\r\nhi\r\n", to="selftest@example.org")
+        server.wait_for_mail("selftest")
+        found = self.run_selftest(server, code=0)
+        self.assertEqual((found["address"], found["arrived"]), ("selftest@example.org", True))
+        self.assertEqual([(one["road"], one["arrived"], one["removed"], one["fault"]) for one in found["roads"]],
+            [("submission", True, True, ""), ("lmtp", True, True, "")])  # fmt: skip
+        for one in found["roads"]:
+            steps = [step["step"] for step in one["steps"]]
+            self.assertLess(steps.index("accepted"), steps.index("delivered"))
+            self.assertTrue(all(0 <= step["after_ms"] < 60_000 for step in one["steps"]))
+        self.assertEqual([path.read_bytes().count(b"of somebody") for path in self.left(server)], [1])
+        shutil.rmtree(server.work / "mail" / "selftest")
+        (server.work / "mail" / "selftest").write_text("no folder")
+        found = self.run_selftest(server, "--seconds", "2", code=1)
+        self.assertEqual([one["removed"] for one in found["roads"]], [True, True])
+        for one in found["roads"]:
+            self.assertIn("not there after 2 seconds; its last step: deferred", one["fault"])
+        self.assertEqual(json.loads(server.command("queue", "list", "--json").stdout), [])
+        self.assertEqual([path.read_text() for path in self.left(server)], ["no folder"])
