@@ -6,12 +6,15 @@ effective identity belongs to the whole process.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import pwd
 from collections.abc import Iterator
 
 __all__ = ["acting_as", "as_owner_of"]
+
+CODECS = ("ascii", "latin-1", "utf-8", "idna")
 
 
 @contextlib.contextmanager
@@ -28,6 +31,8 @@ def acting_as(uid: int, gid: int = -1) -> Iterator[None]:
     else:
         group = gid if gid >= 0 else entry.pw_gid
         groups = os.getgrouplist(entry.pw_name, group)
+    for name in CODECS:  # modules that open() looks for when it needs them: the user need not be able to read where they are
+        codecs.lookup(name)
     before, before_all = os.getegid(), os.getgroups()
     try:
         os.setgroups(groups)

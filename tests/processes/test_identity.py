@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -37,6 +39,14 @@ class Acting(SynchronousTestCase):
         with self.assertRaises(ZeroDivisionError), acting_as(NOBODY.pw_uid, 54322):
             self.assertEqual(os.getegid(), 54322)
             1 // 0
+
+    def test_what_files_are_read_with_is_there_although_he_may_not_read_where_it_lies(self) -> None:
+        code = (
+            "import sys; from mailserver.processes.identity import acting_as\n"
+            f"with acting_as({NOBODY.pw_uid}): print('encodings.ascii' in sys.modules, 'encodings.idna' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+        self.assertEqual(done.stdout, "True True\n", done.stderr)
 
     def test_root_and_no_user_change_nothing(self) -> None:
         for uid in (-1, 0):
