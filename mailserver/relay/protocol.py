@@ -37,7 +37,7 @@ from mailserver.smtp.events import Wait
 from mailserver.transport.certificate_faults import words_of
 from mailserver.transport.channel_bindings import bindings_of, connection_of
 from mailserver.transport.recording import Tap
-from mailserver.transport.writing import let_go, writer
+from mailserver.transport.writing import hang_up, let_go, writer
 
 __all__ = ["Owner", "RelayProtocol"]
 
@@ -268,6 +268,7 @@ class RelayProtocol(TwistedProtocol):
         if not self._closing:
             self._closing = True
             self.transport.loseConnection()
+            hang_up(self.transport)  # a host that does not close its side would keep our place there
 
     def _set_deadline(self, *, anew: bool = False) -> None:
         """Give the peer more time for a new phase, a reply, or (`anew`) progress of our own.  Single octets give it none."""

@@ -70,7 +70,7 @@ class ServerSide:
 class Sink(Protocol):
     """An SMTP server that takes everything; `factory.tls` is what STARTTLS does: a context, "garbage", or None (no offer)."""
 
-    encrypted = in_content = breaks_handshake = False
+    encrypted = in_content = breaks_handshake = stays = False
     buffer = b""
 
     def connectionMade(self):
@@ -119,9 +119,18 @@ class Sink(Protocol):
             self.transport.write(b"354 Go ahead\r\n")
         elif verb == b"QUIT":
             self.transport.write(b"221 Bye\r\n")
-            self.transport.loseConnection()
+            if self.stays:
+                self.transport.pauseProducing()
+            else:
+                self.transport.loseConnection()
         else:
             self.transport.write(b"250 2.0.0 Ok\r\n")
+
+
+class Staying(Sink):
+    """It says goodbye, and does not look whether the other side has gone."""
+
+    stays = True
 
 
 class SocketCase(TestCase):
@@ -180,6 +189,16 @@ class Encryption(SocketCase):
             self.assertRegex(outcome.note, r"\]:\d+, TLSv1\.[23] [A-Z0-9_]+ \w+, message 1")
             self.assertRegex((await self.deliver(relay)).note, r"TLSv1\.[23] [A-Z0-9_]+ \w+, message 2")
         self.assertEqual(self.sink.messages, [(True, MESSAGE)] * 4)
+
+    async def test_a_host_that_says_goodbye_and_does_not_close_its_side_takes_no_place(self):
+        self.offer_tls()
+        self.sink.protocol = Staying
+        relay = await self.relay(connections_per_host=1, messages_per_connection=1)
+        for _ in range(3):
+            self.assertIsInstance(await self.deliver(relay), Delivered)
+        self.assertEqual(self.sink.messages, [(True, MESSAGE)] * 3)
+
+    test_a_host_that_says_goodbye_and_does_not_close_its_side_takes_no_place.timeout = 12  # less than is waited for a goodbye
 
     async def test_a_large_file_goes_through_tls(self):
         self.offer_tls()
