@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mailserver.doctor.asking import SeenLive
     from mailserver.doctor.findings import CheckedRecord
     from mailserver.doctor.house_facts import DomainFacts
+    from mailserver.doctor.seen import Seen
     from mailserver.doctor.zone_text import ZoneRecord
+    from mailserver.mail.dns_records import ServerAddress
 
 __all__ = ["add_to"]
 
@@ -50,7 +52,28 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         "--for", dest="watch_for", type=_seconds, default=WATCH_FOR_SECONDS, metavar="SECONDS",
         help=f"how long to watch (default: {WATCH_FOR_SECONDS:g} s)",
     )  # fmt: skip
-    parser.set_defaults(run=examine)
+    parser.add_argument("--push", action="store_true", help="change the zone by dynamic updates (RFC 2136), then look")
+    parser.add_argument("--key", metavar="FILE", help="with --push: the key for TSIG, as tsig-keygen writes it")
+    parser.add_argument(
+        "--server", metavar="IP[:PORT]", type=_server, help="with --push: the primary server (default: whom SOA names)"
+    )
+    parser.set_defaults(run=examine, insist=_insist)
+
+
+def _insist(options: argparse.Namespace) -> None:
+    if options.push != (options.key is not None) or (options.server is not None and not options.push):
+        raise Unable("--push and --key FILE go together, and --server with them", 2)
+    if options.zone and (options.push or options.watch is not None):
+        raise Unable("--zone looks at nothing: it goes neither with --push nor with --watch", 2)
+
+
+def _server(text: str) -> Any:
+    from mailserver.mail.dns_records import ServerAddress
+
+    try:
+        return ServerAddress.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _address(text: str) -> str:
@@ -92,6 +115,8 @@ def examine(options: argparse.Namespace) -> int:
     if options.zone:
         return _print_zone(options, configuration, facts)
     look = _looker(options, configuration, facts)
+    if options.push:
+        _push(options, facts, _seen(configuration), look())
     if options.watch is None:
         return _show(options, facts, look())
     return _watch(options, facts, look)
@@ -121,6 +146,45 @@ def _looker(
         return examined(facts, seen, now=time.time())
 
     return look
+
+
+# --- changes ---
+
+
+def _push(options: argparse.Namespace, facts: DomainFacts, seen: Seen, found: Sequence[CheckedRecord]) -> None:
+    """Let the primary server take what its zone needs.  Raises `Unable`."""
+    from mailserver.doctor.pushing import PushFailed, changes_of, push, read_zone_key
+
+    try:
+        with open(options.key, encoding="utf-8") as file:
+            key = read_zone_key(file.read())
+    except OSError as error:
+        raise Unable(f"{options.key}: {error.strerror}", EX_IOERR) from error
+    except ValueError as error:
+        raise Unable(f"{options.key}: {error}") from error
+    zone = seen.zone(facts.domain).name
+    changes = changes_of(found, zone)
+    if not zone or not changes:
+        return
+    try:
+        push(zone, changes, key, options.server or _primary(seen, zone))
+    except PushFailed as error:
+        raise Unable(plain(str(error))) from error
+    if not options.json:
+        say(*[f"taken out  {plain(one.line)}" for change in changes for one in change.remove])
+        say(*[f"put in     {plain(one.line)}" for change in changes for one in change.add], "")
+
+
+def _primary(seen: Seen, zone: str) -> ServerAddress:
+    """Whom the SOA record of the zone names (RFC 1035 section 3.3.13).  Raises `Unable`."""
+    from mailserver.doctor.seen import followed
+    from mailserver.mail.dns_records import ServerAddress
+
+    for record in seen.of(zone, "SOA").records:
+        name = record.split(" ")[0].lower().removesuffix(".")
+        for address in (*followed(seen, name, "A").records, *followed(seen, name, "AAAA").records):
+            return ServerAddress(address, AUTHORITY_PORT)
+    raise Unable(f"the primary server of {zone} could not be found: name it by --server")
 
 
 # --- what is wanted ---

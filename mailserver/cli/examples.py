@@ -15,6 +15,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver dns example.org --zone > records.zone",
         "mailserver dns example.org --address 192.0.2.1 --watch",
         "mailserver dns old.example --parked --zone",
+        "mailserver dns example.org --push --key /etc/mailserver/zone.key --watch",
     ),
     "mailserver dkim new": ("mailserver dkim new example.org",),
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),

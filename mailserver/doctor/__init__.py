@@ -23,5 +23,6 @@ Everything decides over what it is shown (`Seen`), without I/O; `asking` alone a
 * `messages`: what an answer of a name server says
 * `asking`: asks each server of a zone
 * `configured`: what our house has, by its configuration and its keys
+* `pushing`: puts into a zone what is wanted, by dynamic updates
 * `daily`: looks once a day, and tells postmaster what has turned wrong
 """

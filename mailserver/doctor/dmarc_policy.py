@@ -72,20 +72,28 @@ def _faults(facts: DomainFacts, seen: Seen, found: SeenRecords) -> Iterator[Chec
         why = "v=DMARC1 must come first" if record is None else "p= must be none, quarantine or reject, and so sp= and np="
         yield wrong(GROUP, found, "dmarc-syntax", f"the record cannot be read: {why}", add=[ours], remove=[text])
         return
+    yield from _of_tags(facts, seen, found, tags)
+
+
+def _of_tags(facts: DomainFacts, seen: Seen, found: SeenRecords, tags: dict[str, str]) -> Iterator[CheckedRecord]:
+    """What is to be put in is one record for all of these faults."""
     uris = [one.strip() for one in tags.get("rua", "").split(",") if one.strip()]
     unusable = [one for one in uris if report_address(one) is None]
+    lacks_ours = bool(facts.dmarc_reports_to) and not _has(uris, facts.dmarc_reports_to)
+    rua = [one for one in uris if one not in unusable] + ([f"mailto:{facts.dmarc_reports_to}"] if lacks_ours else [])
+    better = {**tags, "rua": ",".join(rua), "pct": ""}
+    add = [ZoneRecord(found.name, "TXT", "; ".join([f"{name}={value}" for name, value in better.items() if value]))]
     if unusable:
         why = f"no report can go to {unusable[0]}: rua= has mailto: and an address, several with commas between them"
-        yield _rewritten(found, tags, "dmarc-syntax", why, {"rua": ",".join([one for one in uris if one not in unusable])})
+        yield wrong(GROUP, found, "dmarc-syntax", why, add=add, remove=found.records)
     if "pct" in tags:
-        why = "pct= is no more (RFC 9989 appendix A.6): whoever reads the record today ignores it; t=y asks for a milder policy"
-        yield _rewritten(found, tags, "dmarc-pct", why, {"pct": ""})
+        why = "pct= is no more (RFC 9989): whoever reads the record today ignores it; t=y asks for a milder policy"
+        yield wrong(GROUP, found, "dmarc-pct", why, add=add, remove=found.records)
     for uri in uris:
         yield from _without_consent(facts, seen, found, uri)
-    if facts.dmarc_reports_to and not _has(uris, facts.dmarc_reports_to):
+    if lacks_ours:
         why = f"reports to {facts.dmarc_reports_to} would be read here"
-        rua = ",".join([*uris, f"mailto:{facts.dmarc_reports_to}"])
-        yield _rewritten(found, tags, "dmarc-without-our-rua", why, {"rua": rua}, is_advice=True)
+        yield wrong(GROUP, found, "dmarc-without-our-rua", why, add=add, remove=found.records, is_advice=True)
 
 
 def _has(uris: list[str], address: str) -> bool:
@@ -112,11 +120,3 @@ def _without_consent(facts: DomainFacts, seen: Seen, found: SeenRecords, uri: st
     consent = ZoneRecord(name, "TXT", "v=DMARC1")
     to_do = f"the record belongs into the zone of {host}"
     yield wrong(GROUP, found, "dmarc-rua-without-consent", why, add=[consent], to_do=to_do)
-
-
-def _rewritten(
-    found: SeenRecords, tags: dict[str, str], fault: str, why: str, changes: dict[str, str], *, is_advice: bool = False
-) -> CheckedRecord:
-    text = "; ".join([f"{name}={value}" for name, value in {**tags, **changes}.items() if value])
-    add = [ZoneRecord(found.name, "TXT", text)]
-    return wrong(GROUP, found, fault, why, add=add, remove=found.records, is_advice=is_advice)

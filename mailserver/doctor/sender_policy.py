@@ -59,31 +59,44 @@ def _record(facts: DomainFacts, seen: Seen, name: str, wanted: ZoneRecord, *, is
 
 
 def _faults(facts: DomainFacts, seen: Seen, found: SeenRecords, record: SPFRecord) -> Iterator[CheckedRecord]:
+    """What is to be put in is one record for all faults that another record mends."""
     (text,) = found.records
+    rewritten, told = text, []
     everybody = [one for one in record.terms if one.mechanism == "all" and one.result == "pass"]
     if everybody:
-        why = f"{everybody[0].text} says that everybody may send for {found.name}"
-        yield _rewritten(found, "spf-plus-all", why, _without(text, everybody[0].text) + " ~all")
+        rewritten = _without(rewritten, everybody[0].text) + " ~all"
+        told.append(("spf-plus-all", f"{everybody[0].text} says that everybody may send for {found.name}"))
     by_name = [one for one in record.terms if one.mechanism == "ptr"]
     if by_name:
-        why = f"{by_name[0].text} is slow, and must not be used (RFC 7208 section 5.5)"
-        yield _rewritten(found, "spf-ptr", why, _without(text, by_name[0].text))
+        rewritten = _without(rewritten, by_name[0].text)
+        told.append(("spf-ptr", f"{by_name[0].text} is slow, and must not be used (RFC 7208 section 5.5)"))
     look_ups = count_look_ups(seen, found.name, _octets(text))
     if look_ups.count > LOOK_UPS_MOST:
         dearest = ", ".join([f"{term} ({count})" for term, count in look_ups.terms[:DEAREST_SHOWN]])
         why = f"the record costs {look_ups.count} look-ups, and {LOOK_UPS_MOST} are allowed (RFC 7208 section 4.6.4): {dearest}"
         to_do = "put addresses (ip4:, ip6:) in the place of the dearest terms, or leave out whoever sends no more for you"
         yield wrong(GROUP, found, "spf-look-ups", why, to_do=to_do)
-    elif facts.sends_by is SendsBy.OURSELVES and not everybody:
-        yield from _without_us(facts, seen, found)
+    elif facts.sends_by is SendsBy.OURSELVES:
+        lacking = _lacking(facts, seen, found, rewritten)
+        if isinstance(lacking, CheckedRecord):
+            yield lacking
+        elif lacking:
+            terms = " ".join([f"ip{ipaddress.ip_address(one).version}:{one}" for one in lacking])
+            rewritten = f"{rewritten[:6]} {terms}{rewritten[6:]}"
+            if not told:  # else it may be that what is taken out has named us
+                told.append(("spf-without-us", f"our address {', '.join(lacking)} may not send for {found.name}"))
+    for fault, why in told:
+        yield wrong(GROUP, found, fault, why, add=[ZoneRecord(found.name, "TXT", rewritten)], remove=found.records)
 
 
 class _Mended:
-    """What would be seen if MX and the host's addresses were as they are wanted: their faults are told once, with them."""
+    """What would be seen with this SPF record, and if MX and the host's addresses were as they are wanted: their faults are told
+    once, with them.
+    """
 
-    def __init__(self, facts: DomainFacts, seen: Seen) -> None:
+    def __init__(self, facts: DomainFacts, seen: Seen, name: str, text: str) -> None:
         self._seen = seen
-        self._sets: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._sets: dict[tuple[str, str], tuple[str, ...]] = {(name, "TXT"): (text,)}
         for address in facts.addresses:
             key = facts.hostname, address_type(address)
             self._sets[key] = (*self._sets.get(key, ()), address)
@@ -98,28 +111,19 @@ class _Mended:
         return self._seen.zone(name)
 
 
-def _without_us(facts: DomainFacts, seen: Seen, found: SeenRecords) -> Iterator[CheckedRecord]:
+def _lacking(facts: DomainFacts, seen: Seen, found: SeenRecords, text: str) -> list[str] | CheckedRecord:
+    """Those of our addresses that may not send by this record, or why that is not known."""
     lacking: list[str] = []
-    mended = _Mended(facts, seen)
+    mended = _Mended(facts, seen, found.name, text)
     for address in own_addresses(facts, seen):
         said = _said(mended, address, found.name, facts.hostname)
         if said.result == "permerror":
-            yield wrong(GROUP, found, "spf-broken", f"the record cannot be evaluated: {said.reason}")
-            return
+            return wrong(GROUP, found, "spf-broken", f"the record cannot be evaluated: {said.reason}")
         if said.result == "temperror":
-            yield not_known(GROUP, SeenRecords(found.name, "TXT", SeenState.FAILED, why=said.reason))
-            return
+            return not_known(GROUP, SeenRecords(found.name, "TXT", SeenState.FAILED, why=said.reason))
         if said.result != "pass":
             lacking.append(address)
-    if lacking:
-        (text,) = found.records
-        terms = " ".join([f"ip{ipaddress.ip_address(one).version}:{one}" for one in lacking])
-        why = f"our address {', '.join(lacking)} may not send for {found.name}"
-        yield _rewritten(found, "spf-without-us", why, f"{text[:6]} {terms}{text[6:]}")
-
-
-def _rewritten(found: SeenRecords, fault: str, why: str, text: str) -> CheckedRecord:
-    return wrong(GROUP, found, fault, why, add=[ZoneRecord(found.name, "TXT", text)], remove=found.records)
+    return lacking
 
 
 def _without(text: str, term: str) -> str:

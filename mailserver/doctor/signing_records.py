@@ -49,8 +49,9 @@ def _nobody_signs(facts: DomainFacts) -> CheckedRecord:
         why = "there are keys, and nobody signs with them"
         to_do = 'the configuration needs a table [[filter]] with use = "dkim_signing"'
     return CheckedRecord(
-        group=GROUP, name=name, type="TXT", verdict=RecordVerdict.MISSING, why=why, fault="dkim-not-signing", to_do=to_do
-    )
+        group=GROUP, name=name, type="TXT", verdict=RecordVerdict.MISSING, why=why, fault="dkim-not-signing", to_do=to_do,
+        is_advice=facts.sends_by is SendsBy.SMARTHOST,  # which may sign
+    )  # fmt: skip
 
 
 def _key(key: WantedKey, seen: Seen, name: str) -> CheckedRecord:

@@ -7,12 +7,16 @@ import functools
 import os
 import shutil
 import tempfile
+from pathlib import Path
 from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.cli import dns as command
 from mailserver.trust.signing_keys import make_keys, rotate_keys
-from tests.cli.support import CommandCase, Said
+from tests.cli.support import CommandCase, Said, run
 from tests.dnssec import SignedWorld, Signing, Zone
+from tests.doctor.primary import KEY, Primary
 
 CONFIGURATION = """\
 hostname = "mail.example.org"
@@ -160,3 +164,36 @@ class DNS(CommandCase):
     def test_wrong_words_are_told(self) -> None:
         for words in (["*.example.org"], ["example.org", "--address", "mail"], ["example.org", "--watch", "0"], ["a..b"]):
             self.assertEqual(self.dns(*words).code, 2, words)
+
+
+class Pushed(SynchronousTestCase):
+    """At a primary server as the tests of updates have it."""
+
+    def setUp(self) -> None:
+        self.primary = Primary(self)
+        self.server, self.texts = self.primary.server, self.primary.texts
+
+    def command(self, *words: str) -> Said:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "zone.key").write_text(KEY)
+        (folder / "mailserver.toml").write_text(CONFIGURATION.replace('data = "data"', f'data = "{folder.resolve()}/data"') + f'[dns]\nservers = ["{self.server}"]\npublic_addresses = ["198.18.0.1"]\n')
+        shutil.copytree(keys(), folder.resolve() / "data-keys")
+        with mock.patch.object(command, "AUTHORITY_PORT", self.server.port):
+            return run("dns", "example.org", *words, "--key", str(folder / "zone.key"), "--config", str(folder / "mailserver.toml"))
+
+    def test_a_zone_is_made_right_and_those_of_others_stay(self) -> None:
+        said = self.command("--push")
+        self.assertIn("taken out  example.org. 3600 IN MX 10 old.example.net.\n", said.out)
+        self.assertIn('put in     example.org. 3600 IN TXT "v=spf1 ip4:198.18.0.1 -all"\n', said.out)
+        self.assertEqual(self.texts("mail.example.org", "A"), ["198.18.0.1"])
+        self.assertEqual(self.texts("example.org", "TXT"), ['"somebody-verification=1"', '"v=spf1 ip4:198.18.0.1 -all"'])
+        again = self.command("--push", "--json").json
+        self.assertEqual({one["group"] for one in again["records"] if one["verdict"] not in ("ok", "not-wanted") and not one["advice"]}, {"PTR"})
+
+    def test_words_that_do_not_fit_together_are_told(self) -> None:
+        self.assertEqual(self.command("--zone", "--push").code, 2)
+        self.assertEqual(self.command().code, 2)
+        said = self.command("--push", "--server", "127.0.0.1:1")
+        self.assertEqual(said.code, 1)
+        self.assertIn("127.0.0.1:1 has not changed example.org", said.err)

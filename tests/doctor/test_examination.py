@@ -180,6 +180,17 @@ class Examination(SynchronousTestCase):
             left = [one for one in examined(FACTS, mended, now=NOW) if one.is_to_be_done]
             self.assertEqual(left, [], fault)
 
+    def test_several_faults_of_one_record_are_mended_by_one_record(self) -> None:
+        lines = [one for one in good(signed=False) if not one.startswith((SPF, DMARC))]
+        broken = [f"{SPF} ptr ip4:198.51.100.0/24 -all", f"{DMARC} v=DMARC1; p=reject; pct=50; rua=nobody@example.org"]
+        told = [one for one in examined(FACTS, ZoneTable([*lines, *broken]), now=NOW) if one.is_to_be_done]
+        self.assertEqual([one.fault for one in told], ["spf-ptr", "dmarc-syntax", "dmarc-pct"])
+        put = {f"{one.name} {one.type} {one.data}" for check in told for one in check.add}
+        self.assertEqual(put, {
+            f"{SPF} ip4:192.0.2.1 ip6:2001:db8::1 ip4:198.51.100.0/24 -all",
+            f"{DMARC} v=DMARC1; p=reject; rua=mailto:dmarc-reports@example.org",
+        })  # fmt: skip
+
     def test_a_dns_that_cannot_tell_is_no_dns_that_says_no(self) -> None:
         lines = good(signed=False)
         found = examined(FACTS, ZoneTable(lines, failed=["example.org"]), now=NOW)
