@@ -36,6 +36,7 @@ FORMER_HASH_CHARACTERS = 4  # the least that other programs make
 LOCAL_OCTETS, PATH_OCTETS = 64, 254  # RFC 5321 section 4.5.3.1.1; 4.5.3.1.3 without the two brackets
 DAYS = 1024  # two characters of base32
 BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+AGAIN = "1"  # before the fields of SRS1: no stamp, so that its hash is never one of SRS0
 IN_TABLE = "-"  # in the place of the domain, and never one
 TOKEN_CHARACTERS = 20  # 100 bits
 
@@ -131,20 +132,20 @@ class ReturnPathKeys:
         return Address(f"SRS0={hashed}={stamp}={sender.domain}={sender.local}", domain)
 
     def _twice(self, host: str, rest: str, domain: str) -> Address | None:
-        return _address(f"SRS1={self._hash(host, rest)}={host}={rest}", domain)
+        return _address(f"SRS1={self._hash(AGAIN, host, rest)}={host}={rest}", domain)
 
     def _opened_twice(self, hashed: str, host: str, rest: str) -> Address | NotOurs:
-        if not self._holds(hashed, host, rest):
+        if not self._holds(hashed, host, rest, kind=(AGAIN,)):
             return NotOurs("this return path was not made here, or was changed")
         return _parsed(f"SRS0{rest}", host)
 
     def _hash(self, *fields: str) -> str:
         return hash_of(self._keys[0], *fields)
 
-    def _holds(self, hashed: str, *fields: str) -> bool:
+    def _holds(self, hashed: str, *fields: str, kind: tuple[str, ...] = ()) -> bool:
         """Each secret is tried, whatever the first one says: the time says nothing."""
         given = hashed.upper().encode("utf-8", "surrogatepass")
-        found = [hmac.compare_digest(given, hash_of(key, *fields).encode("ascii")) for key in self._keys]
+        found = [hmac.compare_digest(given, hash_of(key, *kind, *fields).encode("ascii")) for key in self._keys]
         if len(given) >= FORMER_HASH_CHARACTERS:
             for secret in self._former:
                 theirs = former_hash(secret, *fields)[: len(given)].upper()

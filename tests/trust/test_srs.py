@@ -63,6 +63,13 @@ class ReturnPaths(SynchronousTestCase):
         self.assertIsInstance(OURS.opened(f"SRS0={hashed}={stamp}=example.ne=tbob", DAY), NotOurs)
         self.assertIsInstance(OURS.opened(f"SRS0={hashed}={stamp}=example.net=b=ob", DAY), NotOurs)
 
+    def test_what_is_made_of_anothers_return_path_has_a_hash_for_nothing_else(self) -> None:
+        name = token_of(Address("bob", "example.net"), KEY)
+        stamp = str(OURS.for_token(name, "example.org", DAY)).split("=")[2]
+        again = made(f"SRS0-={name}@{stamp.lower()}")  # the fields of a token of that day, in the form that another has made
+        forged = f"SRS0={again.local.split('=')[1]}={stamp}=-={name}"
+        self.assertIsInstance(OURS.opened(forged, DAY), NotOurs)
+
     def test_it_expires_after_twenty_one_days(self) -> None:
         local = made("bob@example.net").local
         for day in (DAY, DAY + 21, DAY - 1):
