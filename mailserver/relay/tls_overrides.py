@@ -7,6 +7,7 @@ weakens what a message itself demands (REQUIRETLS).
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -183,7 +184,11 @@ def _checked(
 
 
 def _domain_of(text: str) -> str:
-    """As the relay knows it: in lower case, A-labels.  Raises `CannotDo`."""
+    """As the relay knows it: in lower case, A-labels; a smarthost's number as it is.  Raises `CannotDo`."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
     try:
         return Address.parse(f"postmaster@{text}", utf8=True).domain_key
     except AddressError as error:

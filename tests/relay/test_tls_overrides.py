@@ -5,8 +5,10 @@ import json
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from mailserver.config.next_hop import next_host_name
 from mailserver.interfaces import CannotDo
 from mailserver.mail.faults import StorageBroken
+from mailserver.relay.hosts import named_hosts
 from mailserver.relay.security import OverrideKind
 from mailserver.relay.tls_overrides import TLSOverrides
 from mailserver.testing.records import MemoryRecords
@@ -47,6 +49,12 @@ class Holding(Case):
         self.assertTrue(all(again.find(f"{one}.example") for one in "atr"))
         earlier.rightNow -= 1
         self.assertEqual([again.find(f"{one}.example") is not None for one in "atr"], [False, False, True])
+
+    async def test_a_smarthost_that_is_named_by_its_number_has_one_too(self):
+        for number in ("192.0.2.1", "2001:DB8::1"):
+            await self.overrides.add(domain=number, kind="require", seconds=DAY)
+            hosts = await named_hosts(next_host_name(number), resolver=None)  # as the configuration has it
+            self.assertIsNotNone(self.overrides.find(hosts.domain), number)
 
     async def test_it_outlives_a_restart(self):
         await self.overrides.add(domain="bücher.example", kind="trust", seconds=DAY, fingerprint=":".join([*["AB"] * 32]))
