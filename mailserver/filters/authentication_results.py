@@ -6,7 +6,7 @@ Fields of other hosts that claim to be ours are taken away by the core, on every
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zope.interface import implementer
@@ -33,6 +33,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "arc": ("pass", "fail", "none"),
     "dmarc": ("pass", "fail", *ERRORS),
 }
+ORDER = tuple(WORDS)
+DKIM_FACTS = (("header.d", "domain"), ("header.i", "identity"), ("header.s", "selector"), ("header.a", "algorithm"))
 SCOPES = {"mfrom": "smtp.mailfrom", "helo": "smtp.helo"}
 
 
@@ -59,7 +61,9 @@ class AuthenticationResults:
         findings = [one for one in envelope.findings if one.properties.get("result") in WORDS.get(one.name, ())]
         if not findings:
             return ()
-        results = sorted([_result_of(one, str(peer.ip)) for one in findings], key=lambda one: list(WORDS).index(one.method))
+        findings.sort(key=lambda one: ORDER.index(one.name))
+        address = str(peer.ip)
+        results = [_result_of(one, address) for one in findings]
         fields = [AddHeader("Authentication-Results", authentication_results(self._hostname, results))]
         spf = [one for one in findings if one.name == "spf"]
         if spf and self._with_received_spf:
@@ -92,7 +96,7 @@ def _result_of(finding: Finding, address: str) -> MethodResult:
     return MethodResult(
         finding.name,
         result,
-        dict(_properties(finding, address)),
+        _properties(finding, address),
         reason="" if result in ("pass", "none") else _text(finding, "reason"),
         comment=_comment(finding),
     )
@@ -105,21 +109,16 @@ def _comment(finding: Finding) -> str:
     return f"i={sets}" if finding.name == "arc" and isinstance(sets, int) and sets else ""
 
 
-def _properties(finding: Finding, address: str) -> Iterator[tuple[str, str]]:
+def _properties(finding: Finding, address: str) -> dict[str, str]:
     match finding.name:
         case "spf":
-            yield SCOPES.get(_text(finding, "scope"), "smtp.mailfrom"), _text(finding, "domain")
+            return {SCOPES.get(_text(finding, "scope"), "smtp.mailfrom"): _text(finding, "domain")}
         case "dkim":
-            yield "header.d", _text(finding, "domain")
-            yield "header.i", _text(finding, "identity")
-            yield "header.s", _text(finding, "selector")
-            yield "header.a", _text(finding, "algorithm")
+            return {name: _text(finding, fact) for name, fact in DKIM_FACTS}
         case "arc":
-            yield "smtp.remote-ip", address
-        case _:
-            yield "header.from", _text(finding, "domain")
-            if finding.properties.get("result") == "fail":
-                yield "policy.dmarc", _text(finding, "policy")
+            return {"smtp.remote-ip": address}
+    policy = {"policy.dmarc": _text(finding, "policy")} if finding.properties.get("result") == "fail" else {}
+    return {"header.from": _text(finding, "domain"), **policy}
 
 
 def _text(finding: Finding, name: str) -> str:

@@ -236,7 +236,10 @@ class Bayes:
         whose = f"{opinion.owner} and the site" if opinion.owner else "the site"
         words = f"{weighed.probability:.3f} by {opinion.spam} spam and {opinion.ham} ham of {whose}"
         if self._options.words and weighed.named:
-            named = [f"{_shown(token)} {value:.3f}" for token, value in weighed.named]
+            named = [
+                f"{token if token.isprintable() and len(token) <= WORD_CHARACTERS else _shown(token)} {value:.3f}"
+                for token, value in weighed.named
+            ]
             words += f"; most of {weighed.counted}: {', '.join(named)}"
         return Finding("bayes", score, words[:1000], {
             "result": result,
@@ -250,8 +253,7 @@ class Bayes:
 
 def _shown(token: str) -> str:
     """A stranger's word for a person's eyes."""
-    token = token[:WORD_CHARACTERS]
-    return token if token.isprintable() else "".join([one if one.isprintable() else "?" for one in token])
+    return "".join([one if one.isprintable() else "?" for one in token[:WORD_CHARACTERS]])
 
 
 @implementer(IComponentFactory)

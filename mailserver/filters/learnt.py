@@ -10,7 +10,8 @@ import hmac
 import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import filterfalse
+from itertools import compress, repeat
+from operator import is_
 from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -19,7 +20,6 @@ from twisted.logger import Logger
 from mailserver.api import Clock, NewThreads, StorageBroken, StorageFault, StorageFull
 from mailserver.filters.asked_together import AskedTogether
 from mailserver.filters.token_memory import (
-    Strengths,
     SubjectMessage,
     TokenMemory,
     TokenQuestion,
@@ -29,7 +29,7 @@ from mailserver.filters.token_memory import (
 )
 from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.state_store.learnt_file import LearntFile, Lesson, Swept
-from mailserver.trust.bayes import WordWeight, combined
+from mailserver.trust.bayes import Said, WordWeight, combined
 from mailserver.trust.secret_key import secret_key
 from mailserver.trust.tokens import reduced
 
@@ -40,7 +40,8 @@ ROOM_OCTETS = 8 << 20  # without so much room nothing is learnt
 EXPIRED_AT_ONCE = 20_000
 DAY_SECONDS = 86_400
 TOGETHER_MOST = 64  # messages that are looked up at once
-NOTHING: Strengths = {}
+SILENT: Sequence[Said | None] = ()
+UNKNOWN: Any = False  # of a token that is not remembered: it says nothing, but is no None
 
 T = TypeVar("T")
 
@@ -182,7 +183,7 @@ class Learnt:
         return found
 
     async def _opinion(self, subject: SubjectMessage, owners: tuple[str, ...]) -> Opinion | None:
-        changes, known, missing = self._changes, NOTHING, subject.read_at_once()
+        changes, missing, said = self._changes, subject.read_at_once(), SILENT
         if self._reader is not None and missing is not None:
             try:
                 whose = self._memory.whose(owners)
@@ -191,16 +192,19 @@ class Learnt:
             else:
                 if whose is None or whose.number in subject.opinions:
                     return None if whose is None else subject.opinions[whose.number]
-                known = self._memory.strengths(whose.number)
-                missing = [*filterfalse(known.__contains__, missing)]
+                said = [*map(self._memory.strengths(whose.number).get, missing, repeat(UNKNOWN))]
+                missing = [*compress(missing, map(is_, said, repeat(UNKNOWN)))]
                 if not missing:
-                    return _weighed(subject, whose, known, known)
+                    return _weighed(subject, whose, said)
         found = await self._together.ask(TokenQuestion(subject, owners, missing))
-        if changes != self._changes and known:
+        if changes != self._changes and said:
             # What was remembered may be another one's by now: all is asked for.
-            known = NOTHING
+            missing, said = None, SILENT
             found = await self._together.ask(TokenQuestion(subject, owners, None))
-        return None if found.whose is None else _weighed(subject, found.whose, known, found.strengths)
+        if found.whose is None:
+            return None
+        asked = subject.read() if missing is None else missing  # they are there
+        return _weighed(subject, found.whose, [*said, *map(found.strengths.__getitem__, asked)])
 
     def _look_up(self, questions: Sequence[TokenQuestion]) -> Deferred[Sequence[TokensFound | Exception]]:
         return Deferred.fromCoroutine(self._looked_up(questions))
@@ -320,12 +324,11 @@ class Learnt:
         return Lesson(kind, message.digest, message.hashes, message.id)
 
 
-def _weighed(subject: SubjectMessage, whose: Whose, known: Strengths, found: Strengths) -> Opinion:
+def _weighed(subject: SubjectMessage, whose: Whose, said: Sequence[Said | None]) -> Opinion:
+    """`said` is what each token says, in whatever order."""
     opinion = subject.opinions.get(whose.number)
     if opinion is None:
-        tokens = subject.read()  # they are there
-        unknown = [*filterfalse(known.__contains__, tokens)]
-        weighed = combined([*map(known.get, tokens), *map(found.__getitem__, unknown)])
+        weighed = combined(said)
         opinion = subject.opinions[whose.number] = Opinion(weighed, whose.own, whose.spam, whose.ham)
     return opinion
 

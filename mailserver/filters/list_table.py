@@ -120,14 +120,14 @@ class EntryTable:
         """The most specific first, each once; none of a kind of which there is no entry."""
         kinds, senders, ip = self._kinds, subject.senders, subject.ip
         keys = [("address", sender) for sender in senders]
-        if kinds["domain"]:
+        if kinds["domain"] and senders:
             keys += _forms("domain", [sender.rpartition("@")[2] for sender in senders])
-        if kinds["dkim"]:
+        if kinds["dkim"] and subject.signers:
             keys += _forms("dkim", sorted(subject.signers))
         if ip is not None and kinds["network"]:
             lengths = sorted([bits for version, bits in self._lengths if version == ip.version], reverse=True)
             keys += _networks(ip, tuple(lengths))
-        if kinds["ptr"]:
+        if kinds["ptr"] and subject.names:
             keys += _forms("ptr", subject.names)
         if kinds["helo"] and subject.hello:
             keys += _forms_of("helo", subject.hello)

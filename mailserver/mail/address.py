@@ -137,7 +137,10 @@ def normal_local(local: str) -> str:
 
 def normal_names(address: Address) -> tuple[str, str]:
     """Local part and domain as our own look-ups compare them.  Raises `AddressError` for an impossible domain."""
-    return normal_local(address.local), address.domain_key
+    local, domain = address.local, address.domain
+    if local.isascii() and domain.isascii() and not domain.startswith("["):
+        return local.lower(), domain.lower()
+    return normal_local(local), normal_domain(domain)
 
 
 def normal_name(address: Address) -> str:

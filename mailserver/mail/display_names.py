@@ -62,8 +62,9 @@ def foreign_addresses(text: str, authors: Iterable[Address]) -> tuple[str, ...]:
             domains.add(author.domain_key)
         except AddressError:
             domains.add(author.domain)
-    plain = re.sub(r"\\(.)", r"\1", text)
-    whole = "".join([plain, " ", ENCODED_WORD.sub(lambda word: _decoded(word[0]) or "", BETWEEN_WORDS.sub("", plain))])
+    whole = re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
+    if "=?" in whole:
+        whole = f"{whole} {ENCODED_WORD.sub(lambda word: _decoded(word[0]) or '', BETWEEN_WORDS.sub('', whole))}"
     found = dict.fromkeys(one[0] for one in LIKE_AN_ADDRESS.finditer(whole) if one[1].lower() not in domains)
     return tuple([one.encode("utf-8", "replace").decode() for one in found][:FOREIGN_MOST])
 

@@ -34,10 +34,13 @@ class HeaderField:
     @property
     def value(self) -> str:
         """The unfolded text after the colon, without the blanks around it.  Octets that are not UTF-8 become U+FFFD."""
-        body = self.raw.partition(b":")[2] if self.name else self.raw
-        if b"\r\n" in body:
-            body = FOLD.sub(b"", body)
-        return body.strip(b" \t\r\n").decode("utf-8", "replace")
+        return _unfolded(self.raw.partition(b":")[2] if self.name else self.raw)
+
+
+def _unfolded(body: bytes) -> str:
+    if b"\r\n" in body:
+        body = FOLD.sub(b"", body)
+    return body.strip(b" \t\r\n").decode("utf-8", "replace")
 
 
 class Headers:
@@ -60,11 +63,11 @@ class Headers:
     def get(self, name: str) -> str | None:
         """The unfolded value of the first field of this name, None where there is none."""
         key = name.lower().encode("utf-8")
-        try:
-            place = self._lower_names().index(key)
-        except ValueError:
+        names = self._names or self._lower_names()
+        if key not in names:
             return None
-        return HeaderField(key, self._raw[place]).value
+        place = names.index(key)
+        return _unfolded(self._raw[place].partition(b":")[2] if key else self._raw[place])
 
     def get_all(self, name: str) -> list[str]:
         """The unfolded values of all fields of this name."""

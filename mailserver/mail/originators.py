@@ -38,6 +38,7 @@ QUOTED_STRING = re.compile(QUOTED)
 ADDR_SPEC = re.compile(rf"(?:{QUOTED}|(?:{WORD}|\.)+)@(?:\[[^\[\]\\\s]*\]|(?:{WORD}|\.)+)")
 ANGLE_ADDR = re.compile(rf'<((?:{QUOTED})?[^<>"\s()\\]*)>')
 COMMENT_PART = re.compile(r"[^()\\]+|\\.")
+ESCAPED = re.compile(r"\\(.)")
 CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 LONE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 LIKE_AN_ADDRESS = re.compile(r"<[^<>]*@|[\x00\r\n]")
@@ -166,8 +167,8 @@ def _address(text: str) -> Address:
 
 def _check_name(text: str, own: str = "") -> None:
     """A display name, or a comment, must not look like an address to a program that reads carelessly; but `own` it may repeat."""
-    plain = re.sub(r"\\(.)", r"\1", text)
-    for name in (plain, "".join(map(_decoded, ENCODED_WORD.findall(plain)))):
+    plain = ESCAPED.sub(r"\1", text) if "\\" in text else text
+    for name in (plain, "".join(map(_decoded, ENCODED_WORD.findall(plain)))) if "=?" in plain else (plain,):
         if LIKE_AN_ADDRESS.search(name.replace(own, "") if own else name):
             raise OriginatorError("has a name that looks like an address")
 

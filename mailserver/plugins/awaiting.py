@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from mailserver.plugins.asyncio_world import NO_LOOP, NoAsyncio, as_deferred, is_without_loop
 
-__all__ = ["FAULTS", "all_of", "in_time", "now_or_later", "side_by_side"]
+__all__ = ["FAULTS", "PLAIN", "all_of", "in_time", "now_or_later", "side_by_side"]
 
 # What a component's code may raise that is a failure of this component alone: one that calls sys.exit(), or was cancelled inside
 # asyncio, has failed like any other.
@@ -190,7 +190,9 @@ def within(
 async def in_time(seconds: float, awaitable: Awaitable[T], clock: Timers) -> T:
     """The result; no timer is set where it is there already.  Raises Twisted's `TimeoutError` after so many seconds."""
     answer = now_or_later(awaitable)
-    return await within(seconds, answer, clock) if isinstance(answer, Deferred) else answer
+    if type(answer) in PLAIN or not isinstance(answer, Deferred):
+        return answer  # type: ignore[return-value]
+    return await within(seconds, answer, clock)
 
 
 async def side_by_side(awaitables: Sequence[Awaitable[T]]) -> list[T]:
@@ -208,7 +210,7 @@ async def side_by_side(awaitables: Sequence[Awaitable[T]]) -> list[T]:
                 one.close()
         _cancel_all(answers)
         raise
-    waiting = [one for one in answers if isinstance(one, Deferred)]
+    waiting = [one for one in answers if type(one) not in PLAIN and isinstance(one, Deferred)]
     if not waiting:
         return answers
     try:
@@ -232,6 +234,8 @@ async def all_of(waiting: Sequence[Deferred[T]]) -> list[T]:
 
     Where nobody waits any more (CancelledError), each of them is cancelled.
     """
+    if len(waiting) == 1:
+        return [await waiting[0]]
     found: list[T] = []
     answers: Any = await DeferredList(waiting, consumeErrors=True) if waiting else ()
     for succeeded, answer in answers:

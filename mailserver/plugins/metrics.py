@@ -106,7 +106,8 @@ class Metrics:
         return found
 
     def _one(self, kind: Kind, name: str, labels: Mapping[str, Any]) -> Series:
-        key = name, tuple(sorted((label, str(value)[:LABEL_CHARACTERS]) for label, value in labels.items()))
+        pairs = [(label, str(value)[:LABEL_CHARACTERS]) for label, value in labels.items()]
+        key = name, tuple(sorted(pairs) if len(pairs) > 1 else pairs)
         known = self._series.get(key)
         if known is None:
             known = self._new(kind, name, key[1])

@@ -131,13 +131,15 @@ class AfterData:
         added: Sequence[Recipient] = ()
         if asks.edits and not transaction.discard:
             sender = transaction.sender
-            edited = await self._edited(content)
+            edited = await self._edited(content, envelope)
             if isinstance(edited, Reply):
                 return transaction.same_for_all(edited)
             draft, transaction.discard = edited.draft, edited.judgement.discard
             tags = added_tags(content, draft.content)
             content, routes, added = draft.content, draft.routes, draft.added
-            original, envelope = content, transaction.envelope()
+            original = content
+            if transaction.sender is not sender:
+                envelope = transaction.envelope()
             transaction.quarantine = with_holders(transaction.quarantine, draft.aside)
             others_hear = decision is not None and draft.sender != sender  # known is who has sent it, not whom a modifier names
             if transaction.discard or draft.aside or others_hear or (tags and decision is None):
@@ -195,7 +197,7 @@ class AfterData:
         holds = [any(one.hold for one in holders) for holders in early]
         discarded = [transaction.discard or why for why in transaction.discarded]
         answers = Answers.EACH if profile.lmtp else Answers.WHERE_NEEDED if transaction.parameters.prdr else Answers.ONE
-        findings = transaction.envelope().findings
+        findings = transaction.findings
         told, login = profile.copy_policy.told, transaction.peer.login
         reports = is_told(told, sender=transaction.sender, login=login, findings=findings)
         return decide(verdicts, aside, discarded, answers=answers, reports=reports, holds=holds)
@@ -276,10 +278,9 @@ class AfterData:
 
     # --- edits ---
 
-    async def _edited(self, content: Content) -> Edited | Reply:
+    async def _edited(self, content: Content, envelope: Envelope) -> Edited | Reply:
         """What the modifiers have made of it, or the refusal."""
         transaction = self._transaction
-        envelope = transaction.envelope()
         try:
             edited = await Editing(self._profile, self._id).edited(
                 envelope, WorkingCopy.of(envelope, content, transaction.routes)

@@ -121,9 +121,10 @@ class Question:
         """`subject` is the peer or the envelope that it was asked about."""
         bound = self.bound
         bound.durations.add(self.seconds() - began)
-        if type(answer) is Pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS and self._reads_edits is None:
-            if self.budget is not None:
-                self._succeeded(self.budget)
+        budget, is_pass = self.budget, answer.__class__ is Pass and self._reads_edits is None
+        if is_pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS:  # type: ignore[attr-defined]
+            if budget is not None and not budget.is_closed:
+                self._succeeded(budget)
             return self._answer(PASS, began) if bound.log_passes else NOTHING_SAID
         edits: tuple[Edit, ...] = ()
         verdict: Verdict = PASS
@@ -132,15 +133,16 @@ class Question:
             if self._reads_edits is not None and not (self.stage == "edits" and isinstance(answer, INSTEAD_OF_EDITS)):
                 edits = self._reads_edits(answer)
             else:
-                verdict = read_verdict(answer, self.allowed)
+                if not is_pass:
+                    verdict = read_verdict(answer, self.allowed)
                 findings = read_findings(answer, bound.name)
-                notes = read_notes(answer)
-                if notes:
+                notes = NO_FACTS if is_pass and answer.notes is NO_FACTS else read_notes(answer)  # type: ignore[attr-defined]
+                if notes is not NO_FACTS and notes:
                     getattr(subject, "peer", subject).notes.keep(bound.name, notes)
         except FAULTS as error:  # an answer is a plugin's object and may do anything when it is looked at
             return self._failed(error, began)
-        if self.budget is not None:
-            self._succeeded(self.budget)
+        if budget is not None and not budget.is_closed:
+            self._succeeded(budget)
         if verdict is PASS and not (edits or findings or bound.log_passes):
             return NOTHING_SAID
         return self._answer(verdict, began, edits=edits, findings=findings)
@@ -166,7 +168,7 @@ class Question:
         return self._answer(self._on_error(), began, error=words_of(error), place=place)
 
     def _succeeded(self, budget: Budget) -> None:
-        if not budget.is_closed and budget.succeeded(self.seconds()):
+        if budget.succeeded(self.seconds()):
             log.info("the filter {name} ({stage}) answers, and is asked again", name=self.bound.name, stage=self.stage)
 
     def _on_error(self) -> Verdict:

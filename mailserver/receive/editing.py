@@ -100,7 +100,16 @@ class WorkingCopy:
             for way in ways
         ]
         sent_on = any(isinstance(route, Remote) for routes in self.routes for route in routes)
-        return replace(envelope, sender=self.sender, recipients=tuple(recipients), sent_on=sent_on)
+        return Envelope(
+            envelope.id,
+            envelope.peer,
+            self.sender,
+            tuple(recipients),
+            envelope.received_at,
+            envelope.parameters,
+            envelope.findings,
+            sent_on,
+        )
 
 
 @quick
@@ -131,7 +140,8 @@ class Editing:
         """Ask the modifiers.  Raises OSError where what they have made cannot be put into its place."""
         try:
             edited = await self._ask_all(envelope, draft)
-            return replace(edited, draft=replace(edited.draft, content=await self._settled(edited.draft.content, draft.content)))
+            content = await self._settled(edited.draft.content, draft.content)
+            return edited if content is edited.draft.content else replace(edited, draft=replace(edited.draft, content=content))
         finally:
             for spooling in self._bodies:
                 spooling.release()

@@ -18,7 +18,7 @@ from zope.interface import Interface
 from mailserver.interfaces import Clock
 from mailserver.mail.answers import NO_FACTS, Accept, Discard, Disconnect, Finding, Pass, Refuse
 from mailserver.mail.envelope import Envelope, Peer
-from mailserver.plugins.awaiting import FAULTS, now_or_later
+from mailserver.plugins.awaiting import FAULTS, PLAIN, now_or_later
 from mailserver.plugins.failure_log import FailureLog
 from mailserver.receive.bound_filter import NOTHING_SAID, BoundFilter, Question
 from mailserver.receive.judgement import PASSED, FilterAnswer, Judgement, judgement_of
@@ -229,7 +229,7 @@ class _AskedStage:
             if answer.__class__ is _Raised:
                 answers[position] = question.failed(answer.error, began)
                 continue
-            if isinstance(answer, Deferred):
+            if type(answer) not in PLAIN and isinstance(answer, Deferred):
                 if waiting is None:
                     waiting = _OpenGroup(self._clock, answers, subject)
                 waiting.wait(position, question, answer, began)

@@ -19,7 +19,8 @@ __all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers"
 OURS = "mailserver"  # who has found what no filter has said
 FACT_CHARACTERS = 900  # below what the log cuts values to
 HOLDS = (Refuse, Defer, Quarantine)
-encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make one for each call
+# `json.dumps` would make one for each call.  Nothing in a fact refers to another thing in it.
+encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
 
 
@@ -110,6 +111,8 @@ def judgement_of(answers: Sequence[FilterAnswer], taken_away: int = 0) -> Judgem
     rank = len(STRONGEST_FIRST)
     for n, answer in enumerate(answers):
         verdict = answer.verdict
+        if verdict is PASS:
+            continue
         kind = type(verdict)
         if answer.is_shadow or (n < taken_away and not answer.is_hard and kind is not Accept):
             continue

@@ -101,7 +101,7 @@ def read_findings(answer: Any, source: str) -> tuple[Finding, ...]:
         raise TypeError(f"findings are a tuple, not {type(given).__name__}")
     if len(given) > FINDINGS_MOST:
         raise ValueError(f"more than {FINDINGS_MOST} findings in one answer")
-    findings = tuple([_finding(one, source) for one in given]) if given else ()
+    findings = tuple([_plain(one, source) or _finding(one, source) for one in given]) if given else ()
     if isinstance(answer, Signal):
         seen = Finding(_name(answer.name, "a signal's"), _score(answer.score), _words(answer.why), source=source)
         return (seen, *findings)
@@ -121,8 +121,6 @@ def read_notes(answer: Any) -> Mapping[str, object]:
 
 
 def _finding(finding: object, source: str) -> Finding:
-    if finding.__class__ is Finding and (plain := _plain(finding, source)) is not None:
-        return plain
     if not isinstance(finding, Finding):
         raise TypeError(f"a finding was expected, not {type(finding).__name__}")
     properties = finding.properties
@@ -136,8 +134,10 @@ def _finding(finding: object, source: str) -> Finding:
     return Finding(name, score, evidence, properties, source, _tags(finding.tags))
 
 
-def _plain(finding: Finding, source: str) -> Finding | None:
+def _plain(finding: Any, source: str) -> Finding | None:
     """The usual finding, told by a few looks at all of it together; None where each part of it has to be looked at."""
+    if finding.__class__ is not Finding:
+        return None
     properties, names, words = finding.properties, [finding.name], [finding.evidence]
     if properties is not NO_FACTS:
         if properties.__class__ is not dict or len(properties) > PROPERTIES_MOST:

@@ -10,6 +10,7 @@ hold becomes a question mark: nobody adds a result of his own.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ __all__ = ["MethodResult", "authentication_results", "received_spf"]
 
 LINE_CHARACTERS = 78
 VALUE_CHARACTERS = 255
+VALUE_KEPT = VALUE_CHARACTERS + 1  # of one that is too long for a word
+REMEMBERED = 2000  # words, of those who send much
 REASON_CHARACTERS = 120
 RESULTS_MOST = 30
 # What is both a token of RFC 2045 section 5.1 and a dot-atom of RFC 5322, which RFC 7208 asks for.
 WORD = re.compile(r"[A-Za-z0-9!#$%&'*+^_`~\-]+(?:\.[A-Za-z0-9!#$%&'*+^_`~\-]+)*")
 NOT_PRINTABLE = re.compile(r"[^ -~]")
+NOT_IN_A_COMMENT = re.compile(r"[^ -'*-\[\]-~]")  # RFC 5322 section 3.2.2: ctext
 ESCAPED = re.compile(r'(["\\])')
 
 
@@ -54,18 +58,19 @@ def authentication_results(server: str, results: Sequence[MethodResult]) -> str:
             words.append(f"({one.comment})")
         if one.reason:
             words.append(f"reason={_quoted(one.reason, REASON_CHARACTERS)}")
-        words += [f"{name}={_word(value)}" for name, value in one.properties.items() if value]
+        words += [f"{name}={_word(value[:VALUE_KEPT])}" for name, value in one.properties.items() if value]
         lines.append(_wrapped(words))
     return ";\r\n\t".join([_word(server), *lines])
 
 
 def received_spf(result: str, comment: str, values: Mapping[str, str]) -> str:
     """The value of the field, folded.  `values` are by the keys of section 9.1; those that are empty are left out."""
-    pairs = [f"{key}={_word(value)};" for key, value in values.items() if value]
+    pairs = [f"{key}={_word(value[:VALUE_KEPT])};" for key, value in values.items() if value]
     words = [result, f"({_in_comment(comment)})", *pairs]
     return _wrapped(words, len("Received-SPF: ")).removesuffix(";")
 
 
+@functools.lru_cache(REMEMBERED)
 def _word(value: str) -> str:
     return value if len(value) <= VALUE_CHARACTERS and WORD.fullmatch(value) else _quoted(value, VALUE_CHARACTERS)
 
@@ -76,7 +81,7 @@ def _quoted(text: str, most: int) -> str:
 
 
 def _in_comment(text: str) -> str:
-    return re.sub(r"[^ -'*-\[\]-~]", "?", text[:VALUE_CHARACTERS])  # RFC 5322 section 3.2.2: ctext
+    return NOT_IN_A_COMMENT.sub("?", text[:VALUE_CHARACTERS])
 
 
 def _wrapped(words: Iterable[str], column: int = 8) -> str:

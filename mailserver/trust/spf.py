@@ -208,9 +208,9 @@ class _Check:
 
 def _is_domain(name: str) -> bool:
     """Section 4.3: several labels of 1 to 63 octets."""
-    labels = name.removesuffix(".").split(".")
-    octets = [len(label.encode("utf-8", "surrogatepass")) for label in labels]
-    return len(labels) > 1 and all(0 < n <= LABEL_OCTETS for n in octets) and sum(octets) + len(octets) - 1 <= NAME_OCTETS
+    labels = name.encode("utf-8", "surrogatepass").removesuffix(b".").split(b".")
+    octets = [*map(len, labels)]
+    return len(labels) > 1 and 0 < min(octets) and max(octets) <= LABEL_OCTETS and sum(octets) + len(octets) - 1 <= NAME_OCTETS
 
 
 def _is_below(name: str, domain: str) -> bool:

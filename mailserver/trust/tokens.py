@@ -30,6 +30,7 @@ WORD_CHARACTERS = 24
 TOKEN_CHARACTERS = 60
 WORD = re.compile(r"[$€£]?[^\W_]+(?:['’.\-][^\W_]+)*")
 ASCII_WORD = re.compile(r"\$?[a-z0-9]++(?:['.\-][a-z0-9]++)*+")  # the same in lower case
+BLANKS_BETWEEN = "".join([chr(n) if chr(n).isalnum() or chr(n) in "$'.-" else " " for n in range(128)])
 INNER = re.compile(r"[^\W_]+")
 WIDE = re.compile("[\u0e00-\u0e7f\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]")  # written without blanks
 URL = re.compile(r"https?://([^\s/?#<>\"'()\[\]\\]{1,255})[^\s<>\"']{0,2000}", re.IGNORECASE)
@@ -241,7 +242,9 @@ def _words(text: str) -> Iterable[str]:
 
 def _ascii_words(text: str) -> Sequence[str]:
     """Those of nearly all text, in lower case: each word is looked at once."""
-    words = list(dict.fromkeys(ASCII_WORD.findall(text)))
+    words: Iterable[str] = dict.fromkeys(text.translate(BLANKS_BETWEEN).split())
+    if not all(map(str.isalnum, words)):  # nearly all are as they stand: to look at the others alone is quicker
+        words = dict.fromkeys([found for word in words for found in ((word,) if word.isalnum() else ASCII_WORD.findall(word))])
     if max(map(len, words), default=0) > WORD_CHARACTERS:
         words = [part for word in words for part in ([word] if len(word) <= WORD_CHARACTERS else INNER.findall(word))]
         words = [found for word in words for found in _word(word)]

@@ -84,6 +84,10 @@ class Tokens(SynchronousTestCase):
             words(body, "Content-Type: multipart/mixed; boundary=b"), ("part:text/plain", "hello", "part:application/zip", "name:zip")
         )
 
+    @given(st.text(st.sampled_from("ab7$'.- ,\n\x1c\x00_"), max_size=60))
+    def test_words_in_ascii_are_those_of_any_text_in_their_order(self, text: str) -> None:
+        self.assertEqual([*dict.fromkeys(module._ascii_words(text))], [*dict.fromkeys(module._all_words(text))])
+
     @settings(max_examples=150, deadline=None)
     @given(any_octets(max_size=400) | st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join))
     def test_no_octets_make_it_raise_or_find_more_than_it_may(self, octets: bytes) -> None:
