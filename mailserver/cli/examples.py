@@ -155,7 +155,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver route bob@example.net --sender alice@example.org",
         "mailserver route bob@example.net --tls",
     ),
-    "mailserver selftest": ("mailserver selftest", "mailserver selftest --to probe@example.org --seconds 20 --json"),
+    "mailserver selftest": (
+        "mailserver selftest",
+        "mailserver selftest --to probe@example.org --seconds 20 --json",
+        "mailserver selftest --break disk",
+    ),
     "mailserver probe": (
         "mailserver probe bob@example.net",
         "mailserver probe bob@example.net --sender alice@example.org --seconds 20",

@@ -16,6 +16,7 @@ import re
 import secrets
 import smtplib
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from typing import Any
 from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.purge import maildir_of
+from mailserver.cli.selftest_break import BROKEN, show_break
 from mailserver.control.client import CommandRefused
 from mailserver.processes.identity import as_owner_of
 
@@ -88,14 +90,23 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     selftest.add_argument(
         "--seconds", type=_seconds, default=SECONDS, metavar="N", help=f"how long all of it may take ({SECONDS})"
     )
-    selftest.set_defaults(run=run_selftest)
+    selftest.add_argument(
+        "--break", dest="broken", choices=sorted(BROKEN), default="",
+        help="in a sandbox of its own: what is said when there is no DNS, no room on the disk, no smarthost",
+    )  # fmt: skip
+    selftest.set_defaults(run=run_selftest, needs_configuration=False)
 
 
 def run_selftest(options: argparse.Namespace) -> int:
     """Send the probes, wait for them, print their timelines.  Return 1 where one has not arrived."""
     from mailserver.config import load
+    from mailserver.config.choice import chosen_path
     from mailserver.plugins.catalogue import discover
 
+    if options.broken:
+        return show_break(options)
+    if not options.config:  # else it was looked at
+        options.config = chosen_path(None, say=_warn, environment=os.environ)
     configuration = load(options.config, discover().options_of)
     address = options.to or f"{ACCOUNT}@{configuration.home_domain}"
     maildir = maildir_of(configuration, address, "selftest")
@@ -125,6 +136,10 @@ def run_selftest(options: argparse.Namespace) -> int:
     else:
         say(*[plain(line) for leg in legs for line in _told(leg)])
     return 1 if any(leg.fault for leg in legs) else 0
+
+
+def _warn(words: str) -> None:
+    print(f"mailserver: {words}", file=sys.stderr)
 
 
 def _seconds(text: str) -> int:

@@ -1,10 +1,15 @@
-"""Which listeners ``mailserver selftest`` speaks LMTP with."""
+"""``mailserver selftest``: which listeners it speaks LMTP with, and what is broken in its sandboxes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.assembly.sandbox import prepare
 from mailserver.cli.selftest import lmtp_place
+from mailserver.cli.selftest_break import BROKEN, broken_configuration
+from mailserver.config import load
 
 
 class Places(SynchronousTestCase):
@@ -23,3 +28,14 @@ class Places(SynchronousTestCase):
         ):
             self.assertEqual(lmtp_place({"service": "lmtp", "endpoint": endpoint}), place, endpoint)
         self.assertIsNone(lmtp_place({"service": "mx", "endpoint": "tcp:25"}))
+
+    def test_each_fault_is_in_a_configuration_that_is_in_order(self) -> None:
+        path = Path(prepare(self.mktemp()))
+        plain = path.read_text()
+        found = {}
+        for kind in BROKEN:
+            path.write_text(broken_configuration(plain, kind, 5353))
+            found[kind] = load(str(path))
+        self.assertEqual((found["smarthost"].relay.use, found["dns"].relay.use, found["disk"].relay.use), ("smarthost", "mx", "capture"))
+        self.assertEqual([str(one.port) for one in found["dns"].dns.servers], ["5353"])
+        self.assertEqual(found["disk"].limits.minimum_free_bytes, 1 << 50)

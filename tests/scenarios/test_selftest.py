@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
 
+BIN = Path(sys.executable).parent
 CONFIGURATION = BASIC + """
 [domain."example.org".aliases]
 sales = ["alice@example.org"]
@@ -57,3 +61,15 @@ class Selftest(ScenarioCase):
             self.assertIn("not there after 2 seconds; its last step: deferred", one["fault"])
         self.assertEqual(json.loads(server.command("queue", "list", "--json").stdout), [])
         self.assertEqual([path.read_text() for path in self.left(server)], ["no folder"])
+
+    def test_what_is_said_when_something_is_broken_is_shown_by_a_sandbox_that_goes_again(self) -> None:
+        folder = self.mktemp()
+        Path(folder).mkdir()
+        done = subprocess.run([BIN / "mailserver", "selftest", "--break", "dns", "--json"],
+            capture_output=True, text=True, timeout=120, env={**os.environ, "TMPDIR": os.path.abspath(folder)}, check=False)  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        said = json.loads(done.stdout)
+        self.assertEqual(os.listdir(folder), [])
+        self.assertIn("deferred 451 4.4.3 ", said["queue"][0])
+        self.assertIn("does not answer", "".join(said["log"]))
+        self.assertIn("content: 250 ", said["at_smtp"][-1])
