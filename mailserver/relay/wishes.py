@@ -12,7 +12,7 @@ __all__ = ["NO_WISHES", "TLSWishes", "wishes_of"]
 
 NAME = b"tls-required"
 SEEN = re.compile(rb"\ntls-required", re.IGNORECASE)
-FIELD = re.compile(rb"^tls-required[ \t]*:[ \t\r\n]*(\S*)[ \t]*\r?$", re.MULTILINE)
+FIELD = re.compile(rb"^tls-required[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.MULTILINE)
 
 
 class TLSWishes(NamedTuple):
@@ -49,7 +49,7 @@ def _says_no(content: Content) -> bool:
     if NAME not in head:
         return False
     fields = FIELD.findall(head)
-    return len(fields) == 1 and fields[0] == b"no"
+    return len(fields) == 1 and fields[0].strip() == b"no"
 
 
 def _may_have(octets: bytes) -> bool:

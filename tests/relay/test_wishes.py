@@ -37,6 +37,7 @@ class Wishes(SynchronousTestCase):
         for head in (
             b"", b"Subject: TLS-Required: No\r\n", b"X-TLS-Required: No\r\n", b"TLS-Required: Yes\r\n", b"TLS-Required:\r\n",
             b"TLS-Required: No, really\r\n", b"TLS-Required: No\r\nTLS-Required: No\r\n", b"TLS-Required-Not: No\r\n",
+            b"TLS-Required: No (x)\r\nTLS-Required: No\r\n", b"TLS-Required: No\r\nTLS-Required: yes, please\r\n",
             b"Subject: x\r\n\r\nTLS-Required: No\r\n", b"\r\nTLS-Required: No\r\n",
         ):  # fmt: skip
             self.assertEqual(wishes(head), NO_WISHES, repr(head))
@@ -50,8 +51,8 @@ class Wishes(SynchronousTestCase):
         prefix = b"".join(piece.strip(b"\r\n") + b"\r\n" for piece in above if piece.strip(b"\r\n"))
         whole = prefix + b"".join(pieces) + b"\r\nbody\r\n"
         head = b"" if whole.startswith(b"\r\n") else whole.partition(b"\r\n\r\n")[0] + b"\r\n"
-        fields = re.findall(rb"(?im)^tls-required[ \t]*:\s*(\S*)[ \t]*\r?$", head)
-        says_no = [field.lower() for field in fields] == [b"no"]
+        fields = re.findall(rb"(?im)^tls-required[ \t]*:([^\r\n]*)", re.sub(rb"\r\n(?=[ \t])", b"", head))
+        says_no = [field.strip().lower() for field in fields] == [b"no"]
         self.assertEqual(wishes(b"".join(pieces), prefix=prefix), NOT_REQUIRED if says_no else NO_WISHES)
 
     @given(any_octets(max_size=200))
