@@ -106,7 +106,7 @@ def soak(seconds: float, *, diagnose: str = "") -> Growth:
     with tempfile.TemporaryDirectory(prefix="soak") as folder:
         work = Path(folder).resolve()
         server = Server(work, CONFIG, ("alice@example.org", "bob@example.org"))
-        server.twistd.append("--no_save")  # a process of its own from the start: nothing of its memory is shared
+        server.is_forked = False  # a process of its own from the start: nothing of its memory is shared
         if diagnose:
             (work / "site").mkdir()
             (work / "site" / "sitecustomize.py").write_text(diagnose)

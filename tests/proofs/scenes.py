@@ -241,7 +241,7 @@ class FullFiles(Scene):
     def equip(self, server: Server, cut: int | None) -> None:
         if cut is None:
             (server.work / "site" / "sitecustomize.py").write_text(FULL_FILES)
-            server.twistd.append("--no_save")  # a Python of its own from the start
+            server.is_forked = False  # a Python of its own from the start
 
     def play(self, server: Server, clients: Clients, chance: random.Random) -> None:
         clients.sizes = (300, 4000, 120_000, 400_000)

@@ -248,7 +248,7 @@ class Server:
 
     def nursery(self) -> tuple[str, list[str]] | None:
         """The interpreter whose nursery has the server, and the script with its options; None where it is started as it is."""
-        if self.is_forked and self.twistd == [*twistd(), "-n"] and Path(self.twistd[0]).name == "twistd":
+        if self.is_forked and self.twistd[:1] == twistd():  # not where there is no script
             return sys.executable, self.twistd
         python, *options = self.twistd
         options = options[options[:1] == ["-P"] :]
