@@ -18,6 +18,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.query
+import dns.rcode
 import dns.rdatatype
 
 from mailserver.doctor.messages import Keys, is_lame, key_state, read_answer, rrset_of, text_of_name
@@ -30,6 +31,8 @@ PAYLOAD_OCTETS = 1232
 SERVERS_MOST = 16  # addresses of a zone's servers that are asked
 NAMES_MOST = 13
 THREADS = 8
+TRIES = 2
+WITHOUT_EDNS = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
 FAR_IPV6 = "2001:500:2::c"  # a root name server's: nothing is sent there
 FAULTS = (OSError, dns.exception.DNSException, EOFError, ValueError)
 NO_TIME = "no time is left"
@@ -246,18 +249,25 @@ class SeenLive:
         silent = self._silent.get(f"{address}:{port}")
         if silent is not None:
             return silent
-        why = NO_TIME
-        for _ in range(2):
+        why, edns = NO_TIME, True
+        for _ in range(TRIES):
             left = self._until - time.monotonic()
             if left <= 0:
                 return NO_TIME
             try:
-                query = dns.message.make_query(name, type, want_dnssec=True, payload=PAYLOAD_OCTETS)
+                query = dns.message.make_query(name, type)
+                if edns:
+                    query.use_edns(0, dns.flags.DO, PAYLOAD_OCTETS)
                 query.flags = dns.flags.RD | dns.flags.CD if recursive else dns.flags.Flag(0)
                 message, _ = dns.query.udp_with_fallback(
                     query, address, timeout=min(self._timeout_seconds, left), port=port, ignore_unexpected=True
                 )
+                if edns and message.rcode() in WITHOUT_EDNS:  # RFC 6891 section 7
+                    edns = False
+                    continue
                 return message
+            except dns.exception.FormError as error:  # one record that makes no sense; the server may well tell of others
+                return f"an answer that makes no sense: {error}"
             except dns.exception.Timeout:
                 why = f"no answer in {self._timeout_seconds:g} s"
             except FAULTS as error:
