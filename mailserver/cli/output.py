@@ -13,6 +13,7 @@ from typing import Any
 __all__ = ["EX_IOERR", "Unable", "age", "as_json", "cells_of", "moment", "plain", "say", "size", "table"]
 
 EX_IOERR = 74
+UNFIT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # for a terminal: they move the cursor or turn the direction of writing
 NARROWEST = 10  # columns of a cell that is cut
 
 
@@ -31,8 +32,9 @@ def say(*lines: str) -> None:
 
 
 def as_json(value: Any) -> None:
-    """Print one JSON value to standard output."""
+    """Print one JSON value to standard output.  What is not fit for a terminal is escaped: it is the same value."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
+    text = text.translate({ord(c): json.dumps(c)[1:-1] for c in set(text) if c != "\n" and unicodedata.category(c) in UNFIT})
     say(text if _is_encodable(text) else json.dumps(value, indent=2))
 
 
@@ -61,7 +63,7 @@ def cells_of(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 def plain(text: str) -> str:
     """Text from the wire made fit for a terminal: no control characters, none that turn the direction of writing."""
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "?" for c in text)
+    return "".join(c if unicodedata.category(c) not in UNFIT else "?" for c in text)
 
 
 def moment(seconds: float | None) -> str:

@@ -41,6 +41,13 @@ class Shown(SynchronousTestCase):
         self.assertIn("421 4.7.28 ?[31mslow", shown)
         self.assertNotIn("\x1b", shown)
 
+    def test_neither_does_json_move_the_cursor_or_turn_the_direction_of_writing(self):
+        said = "a\x1b[2J\x9b31m\x7f\u202egro.elpmaxe\u2028\U000e0041\xe9 \u4e2d"
+        shown = self.show(replace(STATE, last_reply=said), as_json=True)
+        self.assertEqual(json.loads(shown)[0]["last_reply"], said)
+        self.assertTrue(all(one.isprintable() for one in shown.splitlines()), shown)
+        self.assertIn("\xe9 \u4e2d", shown)
+
     def test_one_is_shown_with_its_addresses(self):
         shown = self.show(STATE, QUICK, name="Google")
         self.assertIn("mx2.google.com", shown)
