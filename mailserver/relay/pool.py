@@ -237,10 +237,12 @@ class Pool(Generic[Job]):
         """Go on with these limits.  Each destination has its pace by the new table; what is known of one stays with its name."""
         self.limits = limits
         self.paces = Paces(table)
+        for key, destination in self._destinations.items():
+            host = "" if destination.pace.name == key.address else destination.host  # several names have led there
+            self.paces.find(host, key.address, key.port)
         for destination in self._destinations.values():
             former, key = destination.pace, destination.key
-            host = "" if former.name == key.address else destination.host  # several names have led there
-            pace = self.paces.find(host, key.address, key.port)
+            pace = self.paces.known(key.address, key.port) or self.paces.find(destination.host, key.address, key.port)
             if not pace.queues and pace.name == former.name:
                 pace.follow(former)
             pace.take_over(key, destination)

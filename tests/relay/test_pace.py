@@ -108,6 +108,18 @@ class Words(SynchronousTestCase):
         pool.gone(records[theirs])
         self.assertEqual((pool.pace_of(theirs).connections, pool.pace_of(theirs).busy), (1, 0))
 
+    def test_after_a_reload_an_address_has_one_pace_too_whatever_names_led_there(self):
+        pool, table = Pool(PoolLimits()), PaceTable(PaceLimit(), [Operator("big", ("big.example",), connections=1)])
+        keys = [Key("192.0.2.1", 25, policy) for policy in ("", "dane", "required")]
+        for key, host in zip(keys, ("mx.customer.example", "mx1.big.example", "mx.other.example"), strict=True):
+            pool.submit(key, "a", host=host)
+        pool.assign(0.0)
+        for names, connections in ((table, 3), (PaceTable(PaceLimit()), 3), (table, 3)):
+            pool.change(PoolLimits(), names)
+            paces = [pool.pace_of(key) for key in keys]
+            self.assertEqual([one.connections for one in paces], [connections] * 3)
+            self.assertEqual(len(set(map(id, paces))), 1)
+
     def test_a_host_that_turns_out_to_be_an_operators_has_the_operators_limits(self):
         pool = Pool(PoolLimits(), PaceTable(PaceLimit(), [Operator("big", ("big.example",), connections=1)]))
         key = Key("192.0.2.1", 25, "")
