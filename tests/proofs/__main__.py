@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzzing.targets import TARGETS
-from tests.proofs import growth, powercut, sample
+from tests.proofs import growth, packages, powercut, sample
 from tests.proofs.scenes import SCENES
 from tests.scenarios.support import ROOT
 
@@ -166,12 +166,21 @@ def mutate(state: State, options: argparse.Namespace, until: float) -> None:
     state.add(figures, [])
 
 
+def packaged(state: State, options: argparse.Namespace, until: float) -> None:
+    """Each scene of the packages once: they take what they take."""
+    for scene in [options.scene] if options.scene else packages.SCENES:
+        right, wrong = packages.prove(scene)
+        print(f"{scene}: {right}", flush=True)
+        state.add({scene: right}, [wrong] if wrong else [])
+
+
 PROOFS: dict[str, Callable[[State, argparse.Namespace, float], None]] = {
     "powercut": power_cuts,
     "kills": kills,
     "growth": growing,
     "fuzz": fuzz,
     "mutants": mutate,
+    "packages": packaged,
 }
 
 
@@ -209,7 +218,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=[*PROOFS, "slice"])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--state", default=str(ROOT / "proofs"))
-    parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS], help="a scene of the power cuts, a target of the fuzzing")
+    parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS, *packages.SCENES], help="a scene of the power cuts, a target of the fuzzing")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cuts", type=int, default=CUTS)
     parser.add_argument("--module", default="queue/outcome_writer", help="whose mutants: below mailserver/, without .py, or a package")
