@@ -162,12 +162,12 @@ class DialogueReader:
         """Neither side says any more."""
         events: list[Event] = []
         while self._client and self._state is not _State.ENCRYPTED:
-            before = len(self._client), self._state
+            before = len(self._client), self._client_octets, self._state
             if self._state is _State.WAITING:
                 events += self._decide()
             else:
                 self._go_on(events)
-            if (len(self._client), self._state) == before:
+            if (len(self._client), self._client_octets, self._state) == before:
                 break
         if self._state is _State.ENCRYPTED:
             return events

@@ -316,6 +316,17 @@ class WhatIsMissing(TestCase):
             reader.server([Piece(n, bytes([octet]), n + 1)])
         self.assertLess(len(looks), 5)
 
+    def test_what_is_left_at_the_end_is_read_to_its_end_however_it_was_cut(self) -> None:
+        lines = [b"AUTH LOGIN\r\n", b"YW5u\r\n", b"c2VjcmV0\r\n", b"QUIT\r\n"]
+        for pieces in (lines, [b"".join(lines)]):
+            reader, place = DialogueReader(from_start=False), 0
+            for one in pieces:
+                place += len(one)
+                reader.client([Piece(0, one, place)])
+            said = [one for one in reader.end(1) if isinstance(one, CommandReply)]
+            self.assertEqual([one.command for one in said], lines)
+            self.assertEqual([one.cause for one in said][1:3], [ReplyCause.RESPONSE] * 2)
+
     def test_a_large_piece_is_read_in_parts_that_know_their_places(self) -> None:
         octets = build.content(b"Subject: large\r\n\r\n" + b"0123456789" * 20_000 + b"\r\n")
         dialogue = DialogueReader(from_start=False)
