@@ -2,7 +2,8 @@
 
     python -m tests.proofs packages [--scene equal|pythons|debian]
 
-``debian`` takes root and debootstrap (and fetches Debian's packages); PACKAGES_ROOT names a root that is there already, which is copied.
+``debian`` takes root and debootstrap (and fetches Debian's packages); PACKAGES_ROOT names a root that is there already, which is
+copied.  MAILSERVER_WHEELS names a folder with what release/requirements.lock pins, so that nothing is fetched from PyPI for the packages.
 """
 
 from __future__ import annotations
@@ -63,13 +64,15 @@ def expect(is_so: bool, what: str) -> None:
 
 def equal(work: Path) -> int:
     """Two builds, from two folders, with two umasks, in two time zones: the same octets; the Debian packages where they can be made."""
-    sums = []
-    for name, umask, zone in (("one", 0o022, "UTC"), ("two", 0o077, "Asia/Tokyo")):
-        tree, target = work / name, work / f"{name}-dist"
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for file in filter(None, listed.split("\0")):
+    trees = work / "one", work / "two"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for file in filter(None, listed.split("\0")):
+        for tree in trees:  # both now: whoever works in the checkout meanwhile makes no difference
             (tree / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, tree / file)
+    sums = []
+    for tree, umask, zone in zip(trees, (0o022, 0o077), ("UTC", "Asia/Tokyo"), strict=True):
+        target = work / f"{tree.name}-dist"
         environment = {"SOURCE_DATE_EPOCH": str(dist.epoch()), "TZ": zone, "PYTHONPATH": str(tree)}
         built = subprocess.run(
             [sys.executable, "-m", "release.dist", str(target)],
