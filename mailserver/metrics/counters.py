@@ -49,7 +49,7 @@ class Counters:
             one.name: {} for one in metrics.values() if one.kind == "counter"
         }
         self._histograms: dict[str, dict[Values, Histogram]] = {
-            one.name: {} for one in metrics.values() if one.kind == "histogram"
+            one.name: {} if one.labels else {(): Histogram(one.bounds)} for one in metrics.values() if one.kind == "histogram"
         }
 
     def count(self, name: str, *values: str, by: float = 1) -> None:

@@ -11,6 +11,7 @@ from tests.queue.doubles import Plain, QueueCase, remote
 
 NO_USER = Reply.of(550, "5.1.1", "No such user here")
 BUSY = Reply.of(450, "4.2.1", "Busy")
+TIMES = {"retry_seconds": (7200,), "expire_seconds": 86_400}  # nobody is tried again before the deadline of the call
 
 
 class Slow(Plain):
@@ -39,7 +40,9 @@ class EarlyAnswers(QueueCase):
         """A message for four, of whom one is under way."""
         self.relay = Slow()
         self.relay.answers = {"nobody": Failed(NO_USER), "busy": Delayed(BUSY)}
-        queue = await self.started(remote_flush_seconds=0.1, calls_delivery=Through())
+        queue = await self.started(
+            remote_flush_seconds=0.1, calls_delivery=Through(), **TIMES
+        )
         recipients = [remote(n, user, f"d{n}.example") for n, user in enumerate(("quick", "nobody", "busy", "slow"))]
         id = await self.commit(queue, *recipients)
         await self.steps.wait(id, "failed")
@@ -67,7 +70,7 @@ class EarlyAnswers(QueueCase):
         queue, _ = await self.under_way()
         await self.crash(queue)
         self.relay = Plain()
-        again = await self.started()
+        again = await self.started(**TIMES)
         while not self.relay.parcels:
             await self.a_moment()
         self.assertEqual([indexes for _, _, indexes, _ in self.relay.parcels], [(3,)])

@@ -104,7 +104,8 @@ def nursed(
     if python not in _nurseries:
         _nurseries[python] = _start(python)
         atexit.register(_nurseries[python].close)
-    ours, theirs = socket.socketpair()
+    # Packets: the number of a process that ends at once, and what it has ended with, must not be read as one.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, open(os.devnull, "rb") as nothing:
         request = {"arguments": list(arguments), "cwd": cwd, "env": dict(env), "changed": dict(changed or {})}
         descriptors = [nothing.fileno() if stdin is None else stdin, output, errors, theirs.fileno()]
