@@ -323,7 +323,8 @@ def _give_up(server: _Server, address: str, leg: Leg, others: set[str]) -> None:
         order = {"verb": "drop", "selection": {"id": leg.id}, "by": "selftest"}
         with contextlib.suppress(CommandRefused):
             leg.removed = bool(server.ask("queue.change", order, at_least=END_SECONDS)["done"])
-    leg.fault = f"its last step: {_words_of_step(leg.steps[-1])}" if leg.steps else "the server has not taken it"
+    own = [step for step in leg.steps if step["id"] == leg.id]  # a connection may end after what it has brought has failed
+    leg.fault = f"its last step: {_words_of_step(own[-1])}" if own else "the server has not taken it"
 
 
 def _waiting(server: _Server, address: str, at: float, others: set[str]) -> str:

@@ -477,7 +477,9 @@ class Connections:
             self.pool.counts.stale += 1
             self.pool.submit(transmission.target.key, transmission, first=True)
             return
-        tls = connection.tls or "in the clear"
+        tls, demand = connection.tls or "in the clear", transmission.target.demand
+        if demand.why:
+            tls += f" ({demand.mode.value}: {demand.why})"
         ms = round((self.seconds() - transmission.begun_at) * 1000)
         route = f"route {transmission.target.route}, " if transmission.target.route else ""
         note = f"{transmission.target}, {route}{tls}, message {connection.record.messages} on the connection, {ms} ms"

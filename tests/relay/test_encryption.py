@@ -207,7 +207,7 @@ class Dane(EncryptionCase):
             self.sink.tls = served(chain)
             sent = await self.deliver(await self.relay(tlsa=answer(record)))
             self.assertIsInstance(sent, Delivered, said)
-            self.assertIn(f", {said}, message 1", sent.note)
+            self.assertIn(f", {said} (dane: the host has TLSA records), message 1", sent.note)
         self.assertEqual(self.outcomes(), [TLSOutcome.SUCCESS] * 3)
 
     async def test_after_a_mismatch_not_a_word_is_said(self):
@@ -335,7 +335,7 @@ class Resumption(EncryptionCase):
 
     async def test_a_session_is_resumed_under_the_same_demand_and_is_what_it_was(self):
         record = answer(tlsa(GOOD[0], 3, 1, 1))
-        for more, said in (({}, ""), ({"tls": VERIFIED}, ", WebPKI"), ({"tlsa": record}, ", DANE 3 1 1")):
+        for more, said in (({}, ""), ({"tls": VERIFIED}, ", WebPKI"), ({"tlsa": record}, r", DANE 3 1 1 \(dane: the host has TLSA records\)")):
             resumed, note = await self.twice(**more)
             self.assertEqual(resumed, [False, True], more)
             self.assertRegex(note, rf"TLSv1\.3 \w+ \w+{said}, message 1")

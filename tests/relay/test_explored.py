@@ -69,6 +69,7 @@ class Explored(SocketCase):
         found, outcome, seen = await self.attempt(tls="verified")
         self.assertIsInstance(outcome, Delivered, outcome)
         self.assertEqual((seen["demand"]["by"], seen["outcome"]), ("override", "success"))
+        self.assertIn("DANE 3 0 1 (dane: this certificate is trusted by an override), message 1", outcome.note)
         self.assertEqual((found["override"]["kind"], found["override"]["fingerprint"]), ("trust", pin))
         self.sink.tls = ServerSide(certificate("sink.example"))
         _, outcome, seen = await self.attempt(tls="verified")

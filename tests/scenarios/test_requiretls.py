@@ -85,7 +85,7 @@ class RequireTLS(ScenarioCase):
             front.restart()
         [stored] = far.wait_for_mail("alice", 1)
         self.assertEqual(stored.body, b"in the body\r\n")
-        wait_until(lambda: ", WebPKI, message 1" in front.command("explain", id).stdout, front.log)
+        wait_until(lambda: ", WebPKI (verified: the message has REQUIRETLS), message 1" in front.command("explain", id).stdout, front.log)
         self.assertIn(", REQUIRETLS", front.command("explain", id).stdout)
         received = (stored.header("Received") or "").partition(" id ")[2].split()[0]
         self.assertIn("requiretls=true", far.command("explain", received).stdout)
