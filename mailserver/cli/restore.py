@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -47,17 +48,12 @@ def restore_backup(options: argparse.Namespace) -> int:
     roads, path_of = os.path.abspath(options.roads) if options.roads else "", _path_of(options.config)
     is_whole = bool(roads) or not options.look  # this server may have run since, and have added to roads of its own
     try:
-        with as_owner_of(data):
+        with contextlib.ExitStack() as locked, as_owner_of(data):
+            if not options.look:  # first of all: a server that runs writes its roads, which may be busy then
+                locked.callback(os.close, lock_directory(data))
             roads = roads or _own_roads(data)
             end = roads_end(roads) if roads else None
-            if options.look:
-                found = read_manifest(source)
-            else:
-                lock = lock_directory(data)
-                try:
-                    found = restore(source, data)
-                finally:
-                    os.close(lock)
+            found = read_manifest(source) if options.look else restore(source, data)
             if end is not None and end < found.made_at:
                 roads, end = "", None  # they end before the backup was made: nothing of it is known from them
             held = list(held_mail(data, path_of, roads, is_whole=is_whole))
