@@ -234,7 +234,12 @@ def after(work: Path, due: Sequence[Sent], name: str, keep: Path | None, scene: 
 def at_clock(clock: str) -> list[str]:
     """What a command begins with to have this clock.  faketime would stay its parent, and a kill would not reach the server."""
     asked = [require_tool("faketime"), "-f", clock, "printenv", "LD_PRELOAD"]
-    library = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    for _ in range(5):  # it fails where a killed one of the same process number has left its shared memory
+        said = subprocess.run(asked, capture_output=True, text=True)
+        if said.returncode == 0:
+            break
+    said.check_returncode()
+    library = said.stdout.strip()
     return ["env", f"LD_PRELOAD={library}", f"FAKETIME={clock}"]
 
 
