@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
 from mailserver.config import Configuration
 from mailserver.config.endpoints import is_local
-from mailserver.doctor.asking import SeenLive
-from mailserver.doctor.configured import facts_of, recursive_servers
 from mailserver.doctor.daily import DailyLook
-from mailserver.doctor.examination import examined
 from mailserver.doctor.findings import CheckedRecord
 from mailserver.plugins.pools import Pools
 from mailserver.state_store import StateStore
+
+if TYPE_CHECKING:
+    from mailserver.doctor.asking import SeenLive
 
 __all__ = ["looks_daily", "make_daily_look"]
 
@@ -67,6 +67,10 @@ class _Looks:
             self._seen.give_up()
 
     def __call__(self) -> Mapping[str, Sequence[CheckedRecord]]:
+        from mailserver.doctor.asking import SeenLive  # not at every start: with what they need they take long
+        from mailserver.doctor.configured import facts_of, recursive_servers
+        from mailserver.doctor.examination import examined
+
         configuration = self._configuration()
         domains = [name for name, table in configuration.domain.items() if not name.startswith("*.") and not table.disabled]
         found: dict[str, Sequence[CheckedRecord]] = {}

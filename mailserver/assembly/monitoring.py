@@ -5,11 +5,10 @@ Nothing is counted before the first such listener is made: who wants no figures 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
@@ -20,15 +19,18 @@ from mailserver.control.parts import ListenerFigures
 from mailserver.mail.answers import Delayed, Delivered, Outcome
 from mailserver.mail.faults import StorageFault
 from mailserver.metrics.counters import Counters
-from mailserver.metrics.exposition import Gauge, exposed
+from mailserver.metrics.gauge import Gauge
 from mailserver.metrics.health import ServerFacts, reasons_against
 from mailserver.metrics.lag import Lag
 from mailserver.metrics.meter import Meter
-from mailserver.metrics.pages import MonitoringFactory, Pages
 from mailserver.plugins.metrics import Series
+from mailserver.queue.spool import free_bytes_of
 from mailserver.relay.conclusions import TLSSession
 from mailserver.relay.operators import PaceLimit, PaceTable
 from mailserver.relay.security import Barred
+
+if TYPE_CHECKING:
+    from mailserver.metrics.pages import MonitoringFactory
 
 __all__ = ["Monitoring"]
 
@@ -70,6 +72,8 @@ class Monitoring:
 
     def factory(self, listen: ListenTable) -> MonitoringFactory:
         """What serves a metrics listener."""
+        from mailserver.metrics.pages import MonitoringFactory, Pages
+
         self._begin()
         endpoint = listen.endpoint
 
@@ -147,9 +151,11 @@ class Monitoring:
 
     async def text(self, accept: str) -> tuple[bytes, str]:
         """All figures, and their media type."""
+        from mailserver.metrics.exposition import exposed
+
         server = self._server
         await self._look_at_queue()
-        free = await server.pools.of("metrics")(_free_bytes, server.data)
+        free = await server.pools.of("metrics")(free_bytes_of, server.data)
         gauges = [*self._gauges(free), Gauge("ready", float(not self.not_ready()))]
         components: Mapping[str, Sequence[Series]] = server.register.series()
         return await server.pools.of("metrics")(exposed, self._figures, gauges, components, accept)
@@ -216,8 +222,3 @@ def _version() -> str:
         return version("mailserver")
     except PackageNotFoundError:  # run from a folder
         return "unknown"
-
-
-def _free_bytes(directory: str) -> int:
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from mailserver.config import ListenTable
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control.parts import ListenerFigures
-from mailserver.metrics.pages import MonitoringFactory
 from mailserver.plugins.awaiting import within
 from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.processes.small import SmallProcesses
@@ -23,9 +22,13 @@ from mailserver.receive.profile import Profile
 from mailserver.receive.throttle import Admission
 from mailserver.transport.recording import Recordings
 
+if TYPE_CHECKING:
+    from mailserver.metrics.pages import MonitoringFactory  # whose web server only those need who have such a listener
+
+    Listening = ReceiveFactory | MonitoringFactory
+
 __all__ = ["Ports"]
 
-Listening = ReceiveFactory | MonitoringFactory
 CLOSE_SECONDS = 25.0  # of one port: an endpoint is anybody's plugin
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -12,21 +11,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from mailserver.metrics.catalogue import METRICS, PREFIX, Metric
 from mailserver.metrics.counters import Counters, Histogram
+from mailserver.metrics.gauge import Gauge
 from mailserver.plugins.metrics import BUCKETS, Series
 
-__all__ = ["Gauge", "exposed"]
+__all__ = ["exposed"]
 
 COMPONENT_SERIES_MOST = 2_000  # of all components
 COMPONENT_PREFIX = "mailserver_component_"
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    """The value of a gauge, or of a counter that somebody else counts."""
-
-    name: str
-    value: float
-    labels: tuple[str, ...] = ()
 
 
 def exposed(

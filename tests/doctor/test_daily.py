@@ -142,15 +142,15 @@ class Joined(SynchronousTestCase):
     def test_one_domains_trouble_is_not_anothers(self) -> None:
         text = CONFIGURATION + '[domain."example.net"]\n[domain."*.example.com"]\n[domain."off.example"]\ndisabled = true\n[dns]\nservers = ["127.0.0.1:1"]\n'
         configuration = self.configuration(text)
-        from mailserver.assembly import daily_look
+        from mailserver.doctor import configured, examination
 
         def of(configuration: Any, domain: str) -> Any:
             if domain == "example.org":
                 raise OSError("its keys cannot be read")
             return domain
 
-        self.patch(daily_look, "facts_of", of)
-        self.patch(daily_look, "examined", lambda facts, seen, now: (facts,))
+        self.patch(configured, "facts_of", of)
+        self.patch(examination, "examined", lambda facts, seen, now: (facts,))
         looks = _Looks(lambda: configuration)
         self.assertEqual(looks(), {"example.net": ("example.net",)})
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
