@@ -62,6 +62,9 @@ In the order in which they are read:
 * `sent_reports`: what has become of those that were sent
 * `received_reports`: those of others, as they are kept
 * `reporting`: what the two filters share that send reports and read those of others
+* `report_facts`: what is counted for them by day, as far as it is the same
+* `report_sending`: what sends their reports, as far as it is the same
+* `report_commands`: what their commands share
 * `report_inbox`: the mail for an address of reports: what of it is read, and what is not
 * `dmarc_facts`: what it has found, counted for the reports
 * `dmarc_sending`: sends the reports of the days that are over (RFC 9990)

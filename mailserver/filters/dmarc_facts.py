@@ -14,23 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.logger import Logger
-
-from mailserver.api import Clock, Envelope, Finding, IStateStore
-from mailserver.filters.report_days import DAY_SECONDS, day_of
+from mailserver.api import Envelope, Finding
+from mailserver.filters.report_days import day_of
+from mailserver.filters.report_facts import ENCODE, KEPT_SECONDS, ReportFacts
 from mailserver.trust.dmarc_record import DMARCRecord, parse_record
 from mailserver.trust.dmarc_report import DomainResult, Override, ReportRow
 
 __all__ = ["DMARCFacts", "ReportGroup", "row_about"]
 
-KEPT_SECONDS = 4.0 * DAY_SECONDS
-GROUPS_MOST = 5_000  # of a day
 ROWS_MOST = 2_000  # of a report
 ROWS_OF_DAY_MOST = 100_000
-REMEMBERED = 20_000  # rows that are known to be there
 SIGNATURES_MOST = 10
-PAGE = 10_000
-ENCODE = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 TEXT_CHARACTERS = 255
 DOMAIN = re.compile(r"[a-z0-9._\-]{1,253}")  # a stranger may have others in his zone
 
@@ -49,16 +43,10 @@ class ReportGroup:
         return f"{self.day}/{self.domain}/{self.digest}"
 
 
-class DMARCFacts:
+class DMARCFacts(ReportFacts):
     """`take` counts a message, the others read."""
 
-    log = Logger()
-
-    def __init__(self, state: IStateStore, clock: Clock) -> None:
-        self._state = state
-        self._clock = clock
-        self._known: set[str] = set()
-        self._told = ""
+    beyond = "DMARC reports of {day}: too many different messages; some will be in none"
 
     async def take(self, terms: str, domain: str, row: ReportRow) -> bool:
         """Count the message of this row, whose `count` is left out.  Whether it will be in a report.  Raises `StorageFault`."""
@@ -97,41 +85,17 @@ class DMARCFacts:
             found[ReportGroup(*key.split("/")[1:4])] += int(value)
         return found
 
-    async def left_out(self, day: str) -> int:
-        """How many messages of the day had no room."""
-        return int(await self._state.get(f"beyond/{day}") or 0)
-
     async def _has_room(self, group: ReportGroup, key: str, terms: str, text: str) -> bool:
         """Whether the row is there, or has a place now."""
         state = self._state
         if await state.get(f"row/{key}") is None:
-            is_new = await state.put_if_absent(f"group/{group.path}", terms.encode(), KEPT_SECONDS)
-            if is_new and await state.add(f"groups/{group.day}", 1, KEPT_SECONDS) > GROUPS_MOST:
-                await state.drop(f"group/{group.path}")
+            if not await self._has_group(group.day, group.path, terms.encode()):
                 return await self._beyond(group.day)
-            for count, most in ((f"rows/{group.path}", ROWS_MOST), (f"rows/{group.day}", ROWS_OF_DAY_MOST)):
-                if await state.add(count, 1, KEPT_SECONDS) > most:
-                    return await self._beyond(group.day)
+            if not await self._have_room((f"rows/{group.path}", ROWS_MOST), (f"rows/{group.day}", ROWS_OF_DAY_MOST)):
+                return await self._beyond(group.day)
             await state.put_if_absent(f"row/{key}", text.encode(), KEPT_SECONDS)
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known.add(key)
+        self._remember(key)
         return True
-
-    async def _beyond(self, day: str) -> bool:
-        await self._state.add(f"beyond/{day}", 1, KEPT_SECONDS)
-        if self._told != day:
-            self._told = day
-            self.log.warn("DMARC reports of {day}: too many different messages; some will be in none", day=day)
-        return False
-
-    async def _all(self, first: str) -> list[tuple[str, bytes]]:
-        found: list[tuple[str, bytes]] = []
-        at, before = first, first + "\U0010ffff"
-        while page := await self._state.items(at, before, PAGE):
-            found += [(key, value) for key, value, _ in page]
-            at = page[-1][0] + "\0"
-        return found
 
 
 def row_about(envelope: Envelope, finding: Finding) -> ReportRow | None:

@@ -27,7 +27,7 @@ from mailserver.api import (
     TransactionEnd,
 )
 from mailserver.filters.dmarc_facts import DMARCFacts, row_about
-from mailserver.filters.dmarc_report_commands import commands_of
+from mailserver.filters.dmarc_report_commands import DMARCReportOrders
 from mailserver.filters.dmarc_sending import DMARCSending
 from mailserver.filters.report_inbox import DMARC_FINDING, REPORT_FINDINGS
 from mailserver.filters.reporting import LocalPart, Reporting, ReportingOptions
@@ -61,26 +61,13 @@ class DMARCReports(Reporting[AggregateReport, DMARCSending]):
             parse=report_in_plain_values,
         )
         self.facts = DMARCFacts(services.state, services.clock)
-        if options.sender is not None:
-            self.sending = DMARCSending(
-                facts=self.facts,
-                records=services.records,
-                query=self._query,
-                send=services.send,
-                make=services.run_in_thread,
-                clock=services.clock,
-                sender=options.sender,
-                hostname=services.hostname,
-                organization=options.organization,
-                spread_seconds=options.spread,
-                without=options.without,
-            )
+        if self._reporter is not None:
+            self.sending = DMARCSending(self._reporter, facts=self.facts)
 
     def commands(self) -> Sequence[ComponentCommand]:
         """``show``, ``list``, ``unread``, ``reports``, ``send``, ``preview``."""
-        return commands_of(
-            received=self.received, inbox=self.inbox, sending=self.sending, facts=self.facts, clock=self._clock
-        )
+        orders = DMARCReportOrders(self.received, self.inbox, self.sending, self.facts, self._clock)
+        return orders.commands("who sends mail in the name of a domain, by reports of others")
 
     def _looks_like_one(self, content: Content) -> bool:
         return SUBJECT.search(content.headers.get("Subject") or "") is not None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from mailserver.api import Address, Clock, IRecords, Send
+from mailserver.api import Address
 from mailserver.filters.dmarc_facts import DMARCFacts, ReportGroup
-from mailserver.filters.report_days import DAY_SECONDS, DAYS, ReportDays, day_of, start_of
-from mailserver.filters.sent_reports import SentReport, SentReports
-from mailserver.trust.dmarc import Query, same_organization
+from mailserver.filters.report_days import DAY_SECONDS, DAYS, day_of, start_of
+from mailserver.filters.report_sending import ReportSender, ReportSending
+from mailserver.filters.sent_reports import SentReport
+from mailserver.trust.dmarc import same_organization
 from mailserver.trust.dmarc_record import DMARCRecord, find_record
 from mailserver.trust.dmarc_report import AggregateReport, Published, report_id
 from mailserver.trust.dmarc_report_mail import ReportAddress, consents, report_address, report_message
@@ -29,57 +29,19 @@ class ReportDestination:
     why_not: str = ""
 
 
-class DMARCSending:
-    """`sender` is who reports, `hostname` the server that does.
+class DMARCSending(ReportSending[ReportGroup]):
+    """Those of one filter."""
 
-    `spread_seconds`: the reports of a day leave within so long after its end.
+    kind = "DMARC"
 
-    `make` calls a function that takes its time, in a thread.  Domains in `without` get no reports.
-    """
-
-    def __init__(
-        self,
-        *,
-        facts: DMARCFacts,
-        records: IRecords,
-        query: Query,
-        send: Send,
-        make: Callable[..., Awaitable[Any]],
-        clock: Clock,
-        sender: Address,
-        hostname: str,
-        organization: str,
-        spread_seconds: float,
-        without: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, reporter: ReportSender, *, facts: DMARCFacts) -> None:
+        super().__init__(reporter)
         self._facts = facts
-        self._query = query
-        self._send = send
-        self._make = make
-        self._clock = clock
-        self.sender = sender
-        self.receiver = sender.domain_key
-        self._organization = organization or self.receiver
-        self._without = frozenset(without)
-        self._hostname = hostname
-        self.sent = SentReports(records)
         self._policies: dict[ReportGroup, DMARCRecord] = {}  # of those that wait
-        self._days = ReportDays(
-            name="DMARC", clock=clock, hostname=hostname, spread_seconds=spread_seconds,
-            groups=self._groups, report=self._report,
-        )  # fmt: skip
-
-    async def run(self) -> int:
-        """Send what is due; how many reports that were."""
-        return await self._days.run()
-
-    def due_at(self, group: ReportGroup) -> float:
-        """When a report leaves."""
-        return self._days.due_at(group)
 
     def id_of(self, group: ReportGroup) -> str:
         """The id of the report."""
-        return report_id(self.receiver, group.domain, start_of(group.day), f"{self._hostname} {group.digest}")
+        return report_id(self._domain, group.domain, start_of(group.day), f"{self._hostname} {group.digest}")
 
     async def report(self, group: ReportGroup, record: DMARCRecord) -> AggregateReport:
         """The report as it is now; it has no rows where there were no messages."""
@@ -95,7 +57,7 @@ class DMARCSending:
         )
         return AggregateReport(
             self._organization,
-            str(self.sender),
+            str(self._sender),
             self.id_of(group),
             begin,
             begin + DAY_SECONDS - 1,
@@ -158,13 +120,10 @@ class DMARCSending:
 
     async def _sent_to(self, to: ReportDestination, report: AggregateReport) -> str:
         """The id of the message, or why there is none.  Raises `CannotTell` and `StorageFault`."""
-        message: bytes = await self._make(_message, report, self.receiver, self.sender, to.address, self._clock.seconds())
+        message: bytes = await self._make(_message, report, self._domain, self._sender, to.address, self._clock.seconds())
         if to.octets_most is not None and len(message) > to.octets_most:
             return f"not sent: it has {len(message)} octets, and {to.octets_most} are wanted at most"
-        try:
-            return await self._send(message, sender=self.sender, recipients=[to.address], reports=False)
-        except ValueError as error:
-            return f"not sent: {error}"
+        return await self._mailed(message, to.address)
 
 
 def _message(report: AggregateReport, receiver: str, sender: Address, to: Address, now: float) -> bytes:

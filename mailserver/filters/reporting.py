@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, Field
 from twisted.logger import Logger
@@ -28,7 +28,7 @@ from mailserver.api import (
 )
 from mailserver.filters.received_reports import Keepable, ReceivedReports
 from mailserver.filters.report_inbox import ReportInbox, passed_for
-from mailserver.filters.sent_reports import SentReports
+from mailserver.filters.report_sending import ReportSender, ReportSending
 
 __all__ = ["LocalPart", "Reporting", "ReportingOptions"]
 
@@ -62,16 +62,8 @@ class ReportingOptions(Options):
     """How long reports of others are kept, and what is known of those that were sent."""
 
 
-class Sends(Protocol):
-    """What sends the reports of one kind."""
-
-    sent: SentReports
-
-    async def run(self) -> int: ...
-
-
 Report = TypeVar("Report", bound=Keepable)
-Sending = TypeVar("Sending", bound=Sends)
+Sending = TypeVar("Sending", bound=ReportSending[Any])
 
 
 class Reporting(Generic[Report, Sending]):
@@ -122,6 +114,20 @@ class Reporting(Generic[Report, Sending]):
             own_sender=options.sender,
         )
         self.sending: Sending | None = None
+        self._reporter: ReportSender | None = None  # who sends them, where the options name a sender
+        if options.sender is not None:
+            self._reporter = ReportSender(
+                records=services.records,
+                query=self._query,
+                send=services.send,
+                make=services.run_in_thread,
+                clock=services.clock,
+                sender=options.sender,
+                hostname=services.hostname,
+                organization=options.organization,
+                spread_seconds=options.spread,
+                without=options.without,
+            )
 
     async def run_periodically(self) -> None:
         """Send what is due; once an hour forget what is too old."""

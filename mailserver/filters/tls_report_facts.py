@@ -13,29 +13,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from twisted.logger import Logger
-
-from mailserver.api import Clock, IStateStore
-from mailserver.filters.report_days import DAY_SECONDS, day_of
+from mailserver.filters.report_days import day_of
+from mailserver.filters.report_facts import ENCODE, KEPT_SECONDS, ReportFacts
 from mailserver.trust.tls_report import FailureDetail, PolicyRow
 from mailserver.trust.tls_result import TLSPolicyFound, TLSResult
 
 __all__ = ["TLSReportFacts", "TLSReportGroup"]
 
-KEPT_SECONDS = 4.0 * DAY_SECONDS
-GROUPS_MOST = 5_000  # domains of a day
 POLICIES_MOST = 50  # of a domain
 POLICIES_OF_DAY_MOST = 20_000
 DETAILS_MOST = 300  # of a domain
 DETAILS_OF_DAY_MOST = 20_000
-REMEMBERED = 20_000  # keys that are known to be there
 STRINGS_MOST = 40
 STRING_CHARACTERS = 500
 PATTERNS_MOST = 100
 POLICY_OCTETS_MOST = 16_384  # as it is kept: the domain's own policy host says what stands in it
 TEXT_CHARACTERS = 200
-PAGE = 10_000
-ENCODE = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 DOMAIN = re.compile(r"[a-z0-9._\-]{1,253}")
 
 
@@ -52,19 +45,13 @@ class TLSReportGroup:
         return f"{self.day}/{self.domain}"
 
 
-class TLSReportFacts:
+class TLSReportFacts(ReportFacts):
     """`take` counts a session, the others read.
 
     group/DAY/DOMAIN; policy/DAY/DOMAIN/P: the policy; detail/DAY/DOMAIN/P/D: the failure; count/DAY/DOMAIN/P/good, /bad, /D.
     """
 
-    log = Logger()
-
-    def __init__(self, state: IStateStore, clock: Clock) -> None:
-        self._state = state
-        self._clock = clock
-        self._known: set[str] = set()
-        self._told = ""
+    beyond = "TLS reports of {day}: too many different sessions; not all will be told whole"
 
     async def take(self, result: TLSResult) -> bool:
         """Count the session.  Whether it will be in a report.  Raises `StorageFault`."""
@@ -116,23 +103,17 @@ class TLSReportFacts:
                 found[TLSReportGroup(*key.split("/")[1:3])] += int(value)
         return dict(found)
 
-    async def left_out(self, day: str) -> int:
-        """How many sessions of the day had no room, or no room for what was wrong with them."""
-        return int(await self._state.get(f"beyond/{day}") or 0)
-
     async def _has_policy(self, group: TLSReportGroup, place: str, policy: str) -> bool:
         """Whether it is there, or has a place now."""
         key = f"policy/{place}"
         if key in self._known:
             return True
         if await self._state.get(key) is None:
-            is_new = await self._state.put_if_absent(f"group/{group.path}", b"", KEPT_SECONDS)
-            if is_new and await self._state.add(f"groups/{group.day}", 1, KEPT_SECONDS) > GROUPS_MOST:
-                await self._state.drop(f"group/{group.path}")
+            if not await self._has_group(group.day, group.path, b""):
                 return False
-            for count, most in ((f"policies/{group.path}", POLICIES_MOST), (f"policies-of/{group.day}", POLICIES_OF_DAY_MOST)):
-                if await self._state.add(count, 1, KEPT_SECONDS) > most:
-                    return False
+            counts = (f"policies/{group.path}", POLICIES_MOST), (f"policies-of/{group.day}", POLICIES_OF_DAY_MOST)
+            if not await self._have_room(*counts):
+                return False
             await self._state.put_if_absent(key, policy.encode(), KEPT_SECONDS)
         self._remember(key)
         return True
@@ -142,32 +123,12 @@ class TLSReportFacts:
         if key in self._known:
             return True
         if await self._state.get(key) is None:
-            for count, most in ((f"details/{group.path}", DETAILS_MOST), (f"details-of/{group.day}", DETAILS_OF_DAY_MOST)):
-                if await self._state.add(count, 1, KEPT_SECONDS) > most:
-                    return False
+            counts = (f"details/{group.path}", DETAILS_MOST), (f"details-of/{group.day}", DETAILS_OF_DAY_MOST)
+            if not await self._have_room(*counts):
+                return False
             await self._state.put_if_absent(key, detail.encode(), KEPT_SECONDS)
         self._remember(key)
         return True
-
-    def _remember(self, key: str) -> None:
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known.add(key)
-
-    async def _beyond(self, day: str) -> bool:
-        await self._state.add(f"beyond/{day}", 1, KEPT_SECONDS)
-        if self._told != day:
-            self._told = day
-            self.log.warn("TLS reports of {day}: too many different sessions; not all will be told whole", day=day)
-        return False
-
-    async def _all(self, first: str) -> list[tuple[str, bytes]]:
-        found: list[tuple[str, bytes]] = []
-        at, before = first, first + "\U0010ffff"
-        while page := await self._state.items(at, before, PAGE):
-            found += [(key, value) for key, value, _ in page]
-            at = page[-1][0] + "\0"
-        return found
 
 
 def _policy_text(policy: TLSPolicyFound) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from mailserver.api import Address, CannotTell, Clock, Fetch, FetchFailed, IRecords, Send
-from mailserver.filters.report_days import DAY_SECONDS, ReportDays, start_of
-from mailserver.filters.sent_reports import SentReport, SentReports
+from mailserver.api import Address, CannotTell, Fetch, FetchFailed
+from mailserver.filters.report_days import DAY_SECONDS, start_of
+from mailserver.filters.report_sending import ReportSender, ReportSending
+from mailserver.filters.sent_reports import SentReport
 from mailserver.filters.tls_report_facts import TLSReportFacts, TLSReportGroup
-from mailserver.trust.dmarc import Query
 from mailserver.trust.dmarc_report import report_id
 from mailserver.trust.dmarc_report_mail import report_address
 from mailserver.trust.tls_report import TLSReport, report_uris
@@ -23,62 +22,28 @@ MEDIA_TYPE = "application/tlsrpt+gzip"
 LATER = frozenset({408, 425, 429})  # of HTTP: the same may work tomorrow
 
 
-class TLSSending:
-    """`sender` is who reports, `hostname` the server that does.
+class TLSSending(ReportSending[TLSReportGroup]):
+    """`fetch` posts those that are wanted by https."""
 
-    `make` calls a function that takes its time, in a thread.  Domains in `without` get no reports.
-    """
+    kind = "TLS"
 
-    def __init__(
-        self,
-        *,
-        facts: TLSReportFacts,
-        records: IRecords,
-        query: Query,
-        send: Send,
-        fetch: Fetch,
-        make: Callable[..., Awaitable[Any]],
-        clock: Clock,
-        sender: Address,
-        hostname: str,
-        organization: str,
-        spread_seconds: float,
-        without: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, reporter: ReportSender, *, facts: TLSReportFacts, fetch: Fetch) -> None:
+        super().__init__(reporter)
         self._facts = facts
-        self._query = query
-        self._send = send
         self._fetch = fetch
-        self._make = make
-        self._clock = clock
-        self.sender = sender
-        self.submitter = sender.domain_key
-        self._organization = organization or self.submitter
-        self._without = frozenset(without)
-        self._hostname = hostname
-        self.sent = SentReports(records)
-        self._days: ReportDays[TLSReportGroup] = ReportDays(
-            name="TLS", clock=clock, hostname=hostname, spread_seconds=spread_seconds,
-            groups=facts.groups, report=self._report,
-        )  # fmt: skip
 
-    async def run(self) -> int:
-        """Send what is due; how many reports that were."""
-        return await self._days.run()
-
-    def due_at(self, group: TLSReportGroup) -> float:
-        """When a report leaves."""
-        return self._days.due_at(group)
+    async def _groups(self, day: str) -> Iterable[TLSReportGroup]:
+        return await self._facts.groups(day)
 
     def id_of(self, group: TLSReportGroup) -> str:
         """The id of the report."""
-        return report_id(self.submitter, group.domain, start_of(group.day), f"{self._hostname} TLS")
+        return report_id(self._domain, group.domain, start_of(group.day), f"{self._hostname} TLS")
 
     async def report(self, group: TLSReportGroup) -> TLSReport:
         """The report as it is now; it has no rows where there were no sessions."""
         begin = start_of(group.day)
         return TLSReport(
-            self._organization, str(self.sender), self.id_of(group), group.domain, begin, begin + DAY_SECONDS - 1,
+            self._organization, str(self._sender), self.id_of(group), group.domain, begin, begin + DAY_SECONDS - 1,
             tuple(await self._facts.rows(group)),
         )  # fmt: skip
 
@@ -109,16 +74,13 @@ class TLSSending:
     async def _sent_to(self, uri: str, report: TLSReport) -> str:
         """The id of the message, or how it was posted, or why not.  Raises `CannotTell` and `StorageFault` for later again."""
         found = report_address(uri)
-        return await (self._posted(uri, report) if found is None else self._mailed(found.address, report))
+        return await (self._posted(uri, report) if found is None else self._written(found.address, report))
 
-    async def _mailed(self, to: Address, report: TLSReport) -> str:
-        message: bytes = await self._make(_message, report, self.submitter, self.sender, to, self._clock.seconds())
+    async def _written(self, to: Address, report: TLSReport) -> str:
+        message: bytes = await self._make(_message, report, self._domain, self._sender, to, self._clock.seconds())
         if len(message) > OCTETS_MOST:
             return f"not sent: it has {len(message)} octets, and {OCTETS_MOST} are the most"
-        try:
-            return await self._send(message, sender=self.sender, recipients=[to], reports=False)
-        except ValueError as error:
-            return f"not sent: {error}"
+        return await self._mailed(message, to)
 
     async def _posted(self, uri: str, report: TLSReport) -> str:
         octets: bytes = await self._make(packed_report, report)

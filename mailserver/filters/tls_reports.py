@@ -27,7 +27,7 @@ from mailserver.api import (
 )
 from mailserver.filters.report_inbox import TLS_FINDING
 from mailserver.filters.reporting import LocalPart, Reporting, ReportingOptions
-from mailserver.filters.tls_report_commands import tls_commands_of
+from mailserver.filters.tls_report_commands import TLSReportOrders
 from mailserver.filters.tls_report_facts import TLSReportFacts
 from mailserver.filters.tls_report_sending import TLSSending
 from mailserver.filters.tls_report_wishes import ReportWishes
@@ -66,21 +66,8 @@ class TLSReports(Reporting[TLSReport, TLSSending]):
         self._counting = 0
         self._wishes = ReportWishes(self._query, services.steady_seconds)
         self.facts = TLSReportFacts(services.state, services.clock)
-        if options.sender is not None:
-            self.sending = TLSSending(
-                facts=self.facts,
-                records=services.records,
-                query=self._query,
-                send=services.send,
-                fetch=services.fetch,
-                make=services.run_in_thread,
-                clock=services.clock,
-                sender=options.sender,
-                hostname=services.hostname,
-                organization=options.organization,
-                spread_seconds=options.spread,
-                without=options.without,
-            )
+        if self._reporter is not None:
+            self.sending = TLSSending(self._reporter, facts=self.facts, fetch=services.fetch)
 
     async def start(self) -> None:
         """Hear from now on how TLS with other hosts comes out."""
@@ -94,9 +81,8 @@ class TLSReports(Reporting[TLSReport, TLSSending]):
 
     def commands(self) -> Sequence[ComponentCommand]:
         """``show``, ``list``, ``unread``, ``reports``, ``send``, ``preview``."""
-        return tls_commands_of(
-            received=self.received, inbox=self.inbox, sending=self.sending, facts=self.facts, clock=self._clock
-        )
+        orders = TLSReportOrders(self.received, self.inbox, self.sending, self.facts, self._clock)
+        return orders.commands("how TLS with our hosts has worked, by reports of others")
 
     def _looks_like_one(self, content: Content) -> bool:
         return bool(content.headers.get("TLS-Report-Domain"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mailserver.filters import dmarc_facts
+from mailserver.filters import dmarc_facts, report_facts
 from mailserver.filters.dmarc_reports import factory
 from mailserver.filters.report_days import DAY_SECONDS, FIRST_SECONDS, day_of, start_of
 from mailserver.filters.report_inbox import DMARC_FINDING as FINDING
@@ -158,7 +158,7 @@ class Counting(ReportsCase):
 
     def test_all_is_bounded_and_what_has_no_room_is_told(self) -> None:
         self.patch(dmarc_facts, "ROWS_MOST", 3)
-        self.patch(dmarc_facts, "GROUPS_MOST", 2)
+        self.patch(report_facts, "GROUPS_MOST", 2)
         for n in range(6):
             self.message(SPF, DKIM, dmarc(), peer=self.peer(f"192.0.2.{n}"))
         for n in range(3):

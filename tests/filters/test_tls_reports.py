@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailserver.assembly.tls_results import TLSResults
-from mailserver.filters import tls_report_facts, tls_report_sending
+from mailserver.filters import report_facts, tls_report_facts, tls_report_sending
 from mailserver.filters.report_days import DAY_SECONDS, day_of, start_of
 from mailserver.filters.report_inbox import DMARC_FINDING, TLS_FINDING
 from mailserver.filters.tls_reports import factory
@@ -161,7 +161,7 @@ class Counting(ReportsCase):
     def test_kinds_of_failure_are_bounded_and_the_sum_is_not(self) -> None:
         self.patch(tls_report_facts, "DETAILS_MOST", 3)
         self.patch(tls_report_facts, "POLICIES_MOST", 2)
-        self.patch(tls_report_facts, "GROUPS_MOST", 1)
+        self.patch(report_facts, "GROUPS_MOST", 1)
         self.sessions(*[replace(EXPIRED, address=f"192.0.2.{n}") for n in range(1, 8)])
         self.sessions(*[replace(GOOD, policy=replace(DANE, domain=f"mx{n}.example.net")) for n in range(3)])
         self.rua(RUA, domain="other.example")
