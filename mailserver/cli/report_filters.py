@@ -13,7 +13,7 @@ from mailserver.config.filter_order import filter_names
 if TYPE_CHECKING:
     from mailserver.config import Configuration
 
-__all__ = ["ReportFilter", "add_report_actions", "sending_doubts", "since", "some", "where_sent"]
+__all__ = ["ReportFilter", "add_report_actions", "sending_doubts", "since", "some"]
 
 SECONDS = 35.0
 SENDING_SECONDS = 305.0
@@ -21,10 +21,11 @@ Run = Callable[[argparse.Namespace], int]
 
 
 class ReportFilter:
-    """The filter that a configuration has with this `use`."""
+    """The filter that a configuration has with this `use`; its reports are about what `counted` names: messages, sessions."""
 
-    def __init__(self, use: str) -> None:
+    def __init__(self, use: str, counted: str) -> None:
         self.use = use
+        self.counted = counted
 
     def ask(self, options: argparse.Namespace, command: str, given: Mapping[str, Any], seconds: float = SECONDS) -> Any:
         """The server's answer.  Raises `Unable`."""
@@ -59,6 +60,33 @@ class ReportFilter:
             )
         return 0
 
+    def show_reports(self, options: argparse.Namespace) -> int:
+        """Print the reports of ours."""
+        rows = self.ask(options, "reports", {})
+        if options.json:
+            as_json(rows)
+        elif not rows:
+            say("There are none.")
+        else:
+            table(
+                ("DAY", "ABOUT", "STATE", "AT", f" {self.counted.upper()}", "TO"),
+                [
+                    (one["day"], one["domain"], one["state"], moment(one["due"]), str(one[self.counted]), where_sent(one["to"]))
+                    for one in rows
+                ],
+            )
+        return 0
+
+    def tell_preview(self, one: Mapping[str, Any], left_out: str) -> None:
+        """Print a report as it would be sent now; `left_out` says what became of those that are in none."""
+        say(f"Report {plain(one['report'])} about {plain(one['domain'])} on {one['day']}, due {moment(one['due'])}:")
+        say(*[f"  to {plain(address) or 'nobody'}: {plain(words)}" for address, words in one["to"].items()])
+        if not one["to"]:
+            say("  nobody wants it")
+        if one["left_out"]:
+            say(f"  {one['left_out']} {self.counted} of the day {left_out}")
+        say("", *map(plain, one["document"].split("\n")))
+
     def send(self, options: argparse.Namespace) -> int:
         """Send what is due."""
         answer = self.ask(options, "send", {}, SENDING_SECONDS)
@@ -69,8 +97,14 @@ class ReportFilter:
         return 0
 
 
-def add_report_actions(parser: Any, common: argparse.ArgumentParser, shows: str, runs: Mapping[str, Run]) -> None:
+def add_report_actions(
+    parser: Any, common: argparse.ArgumentParser, shows: str, filter: ReportFilter, *, show: Run, listed: Run, preview: Run
+) -> None:
     """Declare show, list, unread, reports, send and preview; `shows` says what the first of them does."""
+    runs = {
+        "show": show, "list": listed, "unread": filter.show_unread,
+        "reports": filter.show_reports, "send": filter.send, "preview": preview,
+    }  # fmt: skip
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     showing = actions.add_parser("show", parents=[common], help=shows)
     showing.add_argument("domain", metavar="DOMAIN", help="a domain of ours")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.output import as_json, moment, plain, say, table
-from mailserver.cli.report_filters import ReportFilter, add_report_actions, sending_doubts, since, some, where_sent
+from mailserver.cli.report_filters import ReportFilter, add_report_actions, sending_doubts, since, some
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
@@ -18,17 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "tls_report_doubts"]
 
 DAY_CHARACTERS = 10
-FILTER = ReportFilter("tls_reports")
+FILTER = ReportFilter("tls_reports", "sessions")
 
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
     """Declare the command."""
     parser = commands.add_parser("tlsrpt", help=summary)
-    runs = {
-        "show": show, "list": listed, "unread": FILTER.show_unread,
-        "reports": show_reports, "send": FILTER.send, "preview": preview,
-    }  # fmt: skip
-    add_report_actions(parser, common, "how TLS with the hosts of a domain of ours has worked, as others report it", runs)
+    shows = "how TLS with the hosts of a domain of ours has worked, as others report it"
+    add_report_actions(parser, common, shows, FILTER, show=show, listed=listed, preview=preview)
 
 
 def show(options: argparse.Namespace) -> int:
@@ -81,37 +78,13 @@ def listed(options: argparse.Namespace) -> int:
     return 0
 
 
-def show_reports(options: argparse.Namespace) -> int:
-    """Print the reports of ours."""
-    rows = FILTER.ask(options, "reports", {})
-    if options.json:
-        as_json(rows)
-    elif not rows:
-        say("There are none.")
-    else:
-        table(
-            ("DAY", "ABOUT", "STATE", "AT", " SESSIONS", "TO"),
-            [
-                (one["day"], one["domain"], one["state"], moment(one["due"]), str(one["sessions"]), where_sent(one["to"]))
-                for one in rows
-            ],
-        )
-    return 0
-
-
 def preview(options: argparse.Namespace) -> int:
     """Print a report as it would be sent now."""
     one = FILTER.ask(options, "preview", {"domain": options.domain, **({"day": options.day} if options.day else {})})
     if options.json:
         as_json(one)
         return 0
-    say(f"Report {plain(one['report'])} about {plain(one['domain'])} on {one['day']}, due {moment(one['due'])}:")
-    say(*[f"  to {plain(address) or 'nobody'}: {plain(words)}" for address, words in one["to"].items()])
-    if not one["to"]:
-        say("  nobody wants it")
-    if one["left_out"]:
-        say(f"  {one['left_out']} sessions of the day had no room in any report, or not with all that was wrong")
-    say("", *map(plain, one["document"].split("\n")))
+    FILTER.tell_preview(one, "had no room in any report, or not with all that was wrong")
     return 0
 
 
