@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from mailserver.config import Configuration, Options, schema, values
+from mailserver.config import Configuration, Options, schema, tls_options, values
 from mailserver.config.options import keys_of
 from mailserver.plugins.catalogue import FILTERS, discover
 
@@ -36,8 +36,8 @@ The file is TOML. `mailserver check` and the start name all faults at once, with
 """
 TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[[listen]]", schema.ListenTable),
-    ("[tls]", schema.TLSTable),
-    ('[tls.name."…"]', schema.NamedCertificate),
+    ("[tls]", tls_options.TLSTable),
+    ('[tls.name."…"]', tls_options.NamedCertificate),
     ("[authentication]", schema.AuthenticationTable),
     ("[lockout]", schema.LockoutTable),
     ("[submission]", schema.SubmissionTable),
