@@ -70,6 +70,7 @@ class _Looks:
         from mailserver.doctor.asking import SeenLive  # not at every start: with what they need they take long
         from mailserver.doctor.configured import facts_of, recursive_servers
         from mailserver.doctor.examination import examined
+        from mailserver.doctor.policy_fetching import fetched
 
         configuration = self._configuration()
         domains = [name for name, table in configuration.domain.items() if not name.startswith("*.") and not table.disabled]
@@ -80,7 +81,7 @@ class _Looks:
             try:
                 facts = facts_of(configuration, domain)
                 self._seen = SeenLive(recursive_servers(configuration))
-                found[domain] = examined(facts, self._seen, now=time.time())
+                found[domain] = examined(facts, self._seen, now=time.time(), fetch=fetched)
             except Exception:  # noqa: BLE001  one domain's trouble: the others are looked at all the same
                 self.log.failure("the DNS of {domain} could not be looked at", domain=domain)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 AUTHORITY_PORT = 53
+POLICY_PORT = 443
 ANSWER_SECONDS = 3.0  # of one server, twice
 LOOK_SECONDS = 60.0
 WATCH_SECONDS = 30.0
@@ -137,13 +139,14 @@ def _looker(
     options: argparse.Namespace, configuration: Configuration, facts: DomainFacts
 ) -> Callable[[], Sequence[CheckedRecord]]:
     from mailserver.doctor.examination import examined, examined_parked, questions_of
+    from mailserver.doctor.policy_fetching import fetched
 
     def look() -> Sequence[CheckedRecord]:
         seen = _seen(configuration)
         if options.parked:
             return examined_parked(facts.domain, seen)
         seen.ask_ahead(questions_of(facts))
-        return examined(facts, seen, now=time.time())
+        return examined(facts, seen, now=time.time(), fetch=functools.partial(fetched, port=POLICY_PORT))
 
     return look
 

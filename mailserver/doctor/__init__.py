@@ -1,6 +1,7 @@
 """The DNS doctor: what the DNS has to show for a domain of ours, what it shows, and what has to be done.
 
-Everything decides over what it is shown (`Seen`), without I/O; `asking` alone asks servers.  In the order in which they are read:
+Everything decides over what it is shown (`Seen`), without I/O; `asking` and `policy_fetching` ask servers.
+In the order in which they are read:
 
 * `zone_text`: records as zone text
 * `house_facts`: what our house has
@@ -14,6 +15,8 @@ Everything decides over what it is shown (`Seen`), without I/O; `asking` alone a
 * `sender_policy`: SPF
 * `signing_records`: DKIM
 * `dmarc_policy`: DMARC
+* `policy_seen`: what the host of an MTA-STS policy shows
+* `policy_host`: the policy and its certificate
 * `transport_policy`: MTA-STS and TLS-RPT
 * `host_certificate`: TLSA and CAA
 * `client_set_up`: SRV, and the names of the web service
@@ -22,6 +25,7 @@ Everything decides over what it is shown (`Seen`), without I/O; `asking` alone a
 * `examination`: all of it for a domain
 * `messages`: what an answer of a name server says
 * `asking`: asks each server of a zone
+* `policy_fetching`: fetches the policy at each address of its host
 * `configured`: what our house has, by its configuration and its keys
 * `pushing`: puts into a zone what is wanted, by dynamic updates
 * `daily`: looks once a day, and tells postmaster what has turned wrong

@@ -13,6 +13,7 @@ from mailserver.doctor.host_certificate import check_authorities, check_tlsa
 from mailserver.doctor.house_facts import DomainFacts
 from mailserver.doctor.mail_exchangers import check_exchangers
 from mailserver.doctor.parked_domain import check_parked
+from mailserver.doctor.policy_seen import FetchPolicy
 from mailserver.doctor.seen import DNSSECState, Seen, SeenRecords, ZoneSeen
 from mailserver.doctor.sender_policy import check_sender_policy
 from mailserver.doctor.signing_records import check_signing
@@ -21,9 +22,6 @@ from mailserver.doctor.wanted import dmarc_record, policy_records, ptr_record, w
 from mailserver.doctor.zone_health import check_signatures, check_zone
 
 __all__ = ["examined", "examined_parked", "questions_of"]
-
-Check = Callable[[DomainFacts, Seen], Iterable[CheckedRecord]]
-
 
 class _Noted:
     """Notes which sets are looked at."""
@@ -50,23 +48,21 @@ def questions_of(facts: DomainFacts) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys([(name, "A" if type == "CNAME" else type) for name, type in found]))
 
 
-def examined(facts: DomainFacts, seen: Seen, *, now: float) -> tuple[CheckedRecord, ...]:
-    """Everything, in the order in which people read it; `now` in seconds since the epoch.
+def examined(facts: DomainFacts, seen: Seen, *, now: float, fetch: FetchPolicy | None = None) -> tuple[CheckedRecord, ...]:
+    """Everything, in the order in which people read it; `now` in seconds since the epoch.  `fetch` asks the host of the policy.
 
     Of a zone of which nobody answers, or whose signatures do not fit, that alone is told of all its records that cannot be seen.
     """
     noted = _Noted(seen)
     found: list[CheckedRecord] = []
+    check: Callable[[DomainFacts, Seen], Iterable[CheckedRecord]]
     for check in (
-        check_exchangers, check_addresses, check_reverse_names, check_sender_policy, check_signing, check_dmarc, check_mta_sts,
-        check_tls_reports, _tlsa_at(now), check_authorities, check_clients,
+        check_exchangers, check_addresses, check_reverse_names, check_sender_policy, check_signing, check_dmarc,
+        lambda facts, seen: check_mta_sts(facts, seen, now, fetch), check_tls_reports,
+        lambda facts, seen: check_tlsa(facts, seen, now), check_authorities, check_clients,
     ):  # fmt: skip
         found += check(facts, noted)
     return _with_zones(found, noted, [facts.domain, facts.hostname])
-
-
-def _tlsa_at(now: float) -> Check:
-    return lambda facts, seen: check_tlsa(facts, seen, now)
 
 
 def examined_parked(domain: str, seen: Seen) -> tuple[CheckedRecord, ...]:

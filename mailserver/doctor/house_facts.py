@@ -42,6 +42,7 @@ class DomainFacts:
     and the host may have more; where there are none, those that the DNS shows are believed.
     `chain` is the host's certificate with its chain (DER, its own first).  `spki` and `next_spki` are the SHA-256 of its public
     key and of the one that will follow it (lower-case hex, "" where there is none).
+    `policy` is the text of the MTA-STS policy that our own web service shows, "" where it shows none.
     `authorities` are the names under which CAA records know the CA of the certificate (RFC 8659); empty: it is not known.
     """
 
@@ -61,3 +62,4 @@ class DomainFacts:
     dmarc_reports_to: str = ""
     tls_reports_to: str = ""
     serves_web: bool = False
+    policy: str = ""

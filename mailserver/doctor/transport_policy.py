@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from mailserver.doctor.findings import CheckedRecord, all_right, cannot_tell, missing, not_known, not_wanted, wrong
 from mailserver.doctor.house_facts import DomainFacts
+from mailserver.doctor.policy_host import check_policy
+from mailserver.doctor.policy_seen import FetchPolicy
 from mailserver.doctor.seen import Seen, SeenRecords, SeenState, followed
 from mailserver.doctor.wanted import policy_records, tls_report_record
 from mailserver.doctor.zone_text import ZoneRecord
@@ -17,8 +19,8 @@ __all__ = ["check_mta_sts", "check_tls_reports"]
 STS_GROUP, REPORT_GROUP = "MTA-STS", "TLS-RPT"
 
 
-def check_mta_sts(facts: DomainFacts, seen: Seen) -> Iterator[CheckedRecord]:
-    """The record that announces the policy, and the host that has it."""
+def check_mta_sts(facts: DomainFacts, seen: Seen, now: float, fetch: FetchPolicy | None = None) -> Iterator[CheckedRecord]:
+    """The record that announces the policy, and the host that has it; what it shows where `fetch` says it."""
     if not facts.receives:
         return
     announcement, host = policy_records(facts)
@@ -37,13 +39,26 @@ def check_mta_sts(facts: DomainFacts, seen: Seen) -> Iterator[CheckedRecord]:
         why = "the record cannot be read: v=STSv1; and an id of 1 to 32 letters and digits (RFC 8461 section 3.1)"
         yield wrong(STS_GROUP, found, "mta-sts-syntax", why, add=[announcement], remove=found.records)
     else:
-        yield from _policy_host(host, found, seen)
+        yield from _id(facts, announcement, found)
+        yield from _policy_host(facts, host, found, seen, now, fetch)
 
 
-def _policy_host(host: ZoneRecord, announced: SeenRecords, seen: Seen) -> Iterator[CheckedRecord]:
+def _id(facts: DomainFacts, announcement: ZoneRecord, found: SeenRecords) -> Iterator[CheckedRecord]:
+    """Where the policy is ours its id follows from its text, so nobody can forget to change it."""
+    if facts.policy and find_id(found.texts) != find_id([announcement.data.encode()]):
+        why = "the record has not the id of the policy that is shown: senders who keep another one do not fetch it"
+        yield wrong(STS_GROUP, found, "mta-sts-id", why, add=[announcement], remove=found.records)
+
+
+def _policy_host(
+    facts: DomainFacts, host: ZoneRecord, announced: SeenRecords, seen: Seen, now: float, fetch: FetchPolicy | None
+) -> Iterator[CheckedRecord]:
     addresses = [followed(seen, host.name, type) for type in ("A", "AAAA")]
     if any(one.state is SeenState.FOUND for one in addresses):
         yield all_right(STS_GROUP, announced, "a policy is announced, and its host is there")
+        if fetch is not None:
+            answers = fetch(host.name, [record for one in addresses for record in one.records])
+            yield from check_policy(facts, seen, host.name, answers, now)
     elif any(cannot_tell(one) for one in addresses):
         yield not_known(STS_GROUP, next(one for one in addresses if cannot_tell(one)))
     else:

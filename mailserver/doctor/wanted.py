@@ -89,8 +89,8 @@ def dmarc_record(facts: DomainFacts) -> ZoneRecord:
 
 
 def policy_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
-    """MTA-STS (RFC 8461): the id is another one where the host is."""
-    id = hashlib.sha256(facts.hostname.encode()).hexdigest()[:16]
+    """MTA-STS (RFC 8461): the id is another one where the policy is, or the host."""
+    id = hashlib.sha256((facts.policy or facts.hostname).encode()).hexdigest()[:16]
     return (
         ZoneRecord(f"_mta-sts.{facts.domain}", "TXT", f"v=STSv1; id={id}"),
         ZoneRecord(f"mta-sts.{facts.domain}", "CNAME", facts.hostname),

@@ -76,7 +76,7 @@ class House:
         return left + [self.here(line) for line in fault.lines]
 
 
-SERVED = [one for one in FAULTS if not one.table and one.told != "domain-is-cname"]
+SERVED = [one for one in FAULTS if not one.table and not one.policy and not one.told.startswith("mta-sts-policy") and one.told != "domain-is-cname"]
 HOUSES = {House(n + 1).domain: House(n + 1) for n in range(len(SERVED) + len(ZONES))}
 FAULT_HOUSES = [*zip(HOUSES.values(), SERVED, strict=False)]
 ZONE_HOUSES = dict(zip(ZONES, [*HOUSES.values()][len(SERVED) :], strict=True))

@@ -150,7 +150,7 @@ class Joined(SynchronousTestCase):
             return domain
 
         self.patch(configured, "facts_of", of)
-        self.patch(examination, "examined", lambda facts, seen, now: (facts,))
+        self.patch(examination, "examined", lambda facts, seen, now, fetch: (facts,))
         looks = _Looks(lambda: configuration)
         self.assertEqual(looks(), {"example.net": ("example.net",)})
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

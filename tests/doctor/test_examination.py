@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.doctor.examination import examined, examined_parked
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import DomainFacts, OfferedService, SendsBy, WantedKey
+from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
 from mailserver.doctor.seen import DNSSECState, NameServerSeen
 from mailserver.doctor.wanted import parked, wanted
 from mailserver.trust.dkim_key import PrivateKey
@@ -42,6 +43,10 @@ INCLUDES = [f"n{n}.example.net TXT v=spf1 ip4:198.51.100.{n} -all" for n in rang
 TLSA_NAME = "_25._tcp.mail.example.org"
 
 
+POLICY = "version: STSv1\nmode: testing\nmx: mail.example.org\nmax_age: 604800\n"
+SHOWN = CertificateSeen(("mta-sts.example.org",), NOW - 86_400.0, NOW + 86_400.0 * 60)
+
+
 @dataclass(frozen=True)
 class Fault:
     """What is done to the zone: lines that begin with one of `gone` are taken out, `lines` put in.
@@ -58,6 +63,8 @@ class Fault:
     signed: bool = False
     advised: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)  # what its host answers else than it should
+    to_do: str = ""
     table: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -107,6 +114,25 @@ FAULTS = [
     Fault("mta-sts-two", [], [f"{STS} v=STSv1; id=2"], remove="id=2"),
     Fault("mta-sts-syntax", [STS], [f"{STS} v=STSv1; id=2026-11-30"], remove="id=2026-11-30"),
     Fault("mta-sts-host-missing", ["mta-sts.example.org CNAME"], add="mta-sts.example.org. 3600 IN CNAME mail.example.org."),
+    Fault("mta-sts-id", facts={"policy": POLICY}, gone=[STS], lines=[f"{STS} v=STSv1; id=1"], add="v=STSv1; id="),
+    Fault("mta-sts-unreachable", policy={"fault": HostFault.UNREACHABLE, "why": "Connection refused"}, to_do="port 443 of mta-sts.example.org"),
+    Fault("mta-sts-tls", policy={"fault": HostFault.TLS, "why": "wrong version number"}, to_do="TLS 1.2"),
+    Fault("mta-sts-http", policy={"fault": HostFault.HTTP, "why": "it ends"}),
+    Fault("mta-sts-certificate-name", policy={"certificate": replace(SHOWN, fault=CertificateFault.NAME, names=("www.example.org",))}, to_do="the name mta-sts.example.org"),
+    Fault("mta-sts-certificate-expired", policy={"certificate": replace(SHOWN, fault=CertificateFault.EXPIRED)}, to_do="renew"),
+    Fault("mta-sts-certificate-early", policy={"certificate": replace(SHOWN, fault=CertificateFault.EARLY)}),
+    Fault("mta-sts-certificate-untrusted", policy={"certificate": replace(SHOWN, fault=CertificateFault.UNTRUSTED, why="self signed")}, to_do="with its chain"),
+    Fault("mta-sts-certificate-untrusted", policy={"certificate": replace(SHOWN, fault=CertificateFault.UNTRUSTED), "fault": HostFault.HTTP}),
+    Fault("", policy={"certificate": replace(SHOWN, ends=NOW + 86_400.0)}, advised="mta-sts-certificate-ends"),
+    Fault("mta-sts-redirect", policy={"status": 301, "location": "https://www.example.org/", "body": b""}, to_do="the policy itself"),
+    Fault("mta-sts-status", policy={"status": 404, "body": b""}),
+    Fault("mta-sts-media-type", policy={"media_type": "text/html"}, to_do="Content-Type: text/plain"),
+    Fault("mta-sts-policy-syntax", policy={"body": b"version: STSv1\nmode: strict"}, to_do="version: STSv1 | mode: testing | mx: mail.example.org | max_age: 604800"),
+    Fault("mta-sts-policy-mx", policy={"body": POLICY.replace("mail.", "mx.").encode()}, to_do="put in the line mx: mail.example.org, then change the id"),
+    Fault("mta-sts-policy-mx", lines=[f"{MX} 20 mx2.example.org", "mx2.example.org A 192.0.2.9"], to_do="put in the line mx: mx2.example.org,"),
+    Fault("mta-sts-policy-other", facts={"policy": POLICY}, policy={"body": POLICY.replace("testing", "enforce").encode()}),
+    Fault("", policy={"body": POLICY.replace("604800", "600").encode()}, advised="mta-sts-policy-age"),
+    Fault("", policy={"body": b"version: STSv1\nmode: none\nmax_age: 86400"}, advised="mta-sts-policy-none"),
     Fault("tls-rpt-missing", [RPT], add='"v=TLSRPTv1; rua=mailto:tls-reports@example.org"'),
     Fault("tls-rpt-syntax", [RPT], [f"{RPT} v=TLSRPTv1; rua=tls-reports@example.org"], add="rua=mailto:"),
     Fault("tls-rpt-two", [], [f"{RPT} v=TLSRPTv1; rua=mailto:b@example.org"], remove="b@example.org"),
@@ -132,15 +158,25 @@ FAULTS = [
 ]  # fmt: skip
 
 
-def good(*, signed: bool) -> list[str]:
+def good(*, signed: bool, facts: Mapping[str, Any] | None = None) -> list[str]:
     """A zone with all that is wanted."""
-    return [f"{one.name} {one.type} {one.data}" for one in wanted(FACTS, signed=signed)] + REVERSE + INCLUDES
+    house = replace(FACTS, **{name: value for name, value in (facts or {}).items() if name == "policy"})
+    return [f"{one.name} {one.type} {one.data}" for one in wanted(house, signed=signed)] + REVERSE + INCLUDES
 
 
 def looked_at(fault: Fault) -> tuple[CheckedRecord, ...]:
-    lines = [line for line in good(signed=fault.signed) if not any(line.startswith(one) for one in fault.gone)]
+    lines = [line for line in good(signed=fault.signed, facts=fault.facts) if not any(line.startswith(one) for one in fault.gone)]
     table: dict[str, Any] = {"dnssec": DNSSECState.SECURE if fault.signed else DNSSECState.UNSIGNED, **fault.table}
-    return examined(replace(FACTS, **fault.facts), ZoneTable([*lines, *fault.lines], **table), now=NOW)
+    facts = replace(FACTS, **fault.facts)
+    return examined(facts, ZoneTable([*lines, *fault.lines], **table), now=NOW, fetch=lambda host, addresses: shown(fault, host, addresses))
+
+
+def shown(fault: Fault, host: str, addresses: Sequence[str]) -> list[PolicyAnswer]:
+    """The host of the policy, at each of its addresses."""
+    if host != "mta-sts.example.org":
+        raise AssertionError(host)
+    right: dict[str, Any] = {"certificate": SHOWN, "status": 200, "media_type": "text/plain", "body": POLICY.encode()}
+    return [PolicyAnswer(address=one, **{**right, **fault.policy}) for one in addresses]
 
 
 class Examination(SynchronousTestCase):
@@ -165,6 +201,7 @@ class Examination(SynchronousTestCase):
             remove = "\n".join([record.line for one in (*told, *advised) for record in one.remove])
             self.assertIn(fault.add, add, fault)
             self.assertIn(fault.remove, remove, fault)
+            self.assertIn(fault.to_do, "\n".join([one.to_do for one in told]), fault)
 
     def test_what_mends_a_fault_leaves_none(self) -> None:
         """Whoever takes out what is to be taken out, and puts in what is to be put in, has a zone that is right."""
@@ -172,13 +209,22 @@ class Examination(SynchronousTestCase):
             found = [one for one in looked_at(fault) if one.is_to_be_done and (one.add or one.remove)]
             if not found or fault.told == "domain-is-cname":
                 continue
-            lines = [line for line in good(signed=fault.signed) if not any(line.startswith(one) for one in fault.gone)]
+            lines = [line for line in good(signed=fault.signed, facts=fault.facts) if not any(line.startswith(one) for one in fault.gone)]
             gone = {f"{one.name} {one.type} {one.data}" for check in found for one in check.remove}
             put = [f"{one.name} {one.type} {one.data}" for check in found for one in check.add]
             table = {"dnssec": DNSSECState.SECURE if fault.signed else DNSSECState.UNSIGNED}
             mended = ZoneTable(dict.fromkeys([line for line in [*lines, *fault.lines] if line not in gone] + put), **table)  # type: ignore[arg-type]
-            left = [one for one in examined(FACTS, mended, now=NOW) if one.is_to_be_done]
+            facts = replace(FACTS, policy=fault.facts.get("policy", ""))
+            left = [one for one in examined(facts, mended, now=NOW) if one.is_to_be_done]
             self.assertEqual(left, [], fault)
+
+    def test_a_fault_of_one_address_of_the_policy_host_names_it(self) -> None:
+        answers = [shown(Fault(""), "mta-sts.example.org", ["192.0.2.1"])[0], PolicyAnswer(address="2001:db8::1", fault=HostFault.UNREACHABLE, why="no answer")]
+        found = examined(FACTS, ZoneTable(good(signed=False)), now=NOW, fetch=lambda host, addresses: answers)
+        self.assertEqual([(one.fault, one.why) for one in found if one.is_to_be_done], [("mta-sts-unreachable", "nobody can connect: no answer (at 2001:db8::1 alone)")])
+        answers[1] = replace(answers[0], body=POLICY.replace("testing", "enforce").encode())
+        found = examined(FACTS, ZoneTable(good(signed=False)), now=NOW, fetch=lambda host, addresses: answers)
+        self.assertEqual([one.fault for one in found if one.is_to_be_done], ["mta-sts-policy-differs"])
 
     def test_several_faults_of_one_record_are_mended_by_one_record(self) -> None:
         lines = [one for one in good(signed=False) if not one.startswith((SPF, DMARC))]

@@ -1,0 +1,139 @@
+"""Fetches the policy of MTA-STS from each address of its host, and looks at the certificate there.  Blocks, in a thread.
+
+Senders fetch it by their own resolver and once; here it is wanted past all caches, also where the certificate is wrong: what
+else is wrong shall be told in the same look.  So it is no use of `mailserver.fetching`, which ends with the first fault.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from cryptography import x509
+
+from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
+from mailserver.trust.mta_sts import POLICY_OCTETS_MOST, policy_url
+
+__all__ = ["certificate_seen", "fault_of_verification", "fetched"]
+
+HTTPS_PORT = 443
+ADDRESSES_MOST = 4
+SECONDS = 10.0  # of one address, for all of it
+WORDS_MOST = 200
+HEADERS = {"Accept": "text/plain", "User-Agent": "mailserver", "Connection": "close"}
+# X509_V_ERR_*  of OpenSSL
+VERIFICATION = {
+    62: CertificateFault.NAME, 64: CertificateFault.NAME, 10: CertificateFault.EXPIRED, 9: CertificateFault.EARLY
+}  # fmt: skip
+
+
+def fetched(
+    host: str, addresses: Sequence[str], *, port: int = HTTPS_PORT, seconds: float = SECONDS, ca_file: str | None = None
+) -> tuple[PolicyAnswer, ...]:
+    """What each address answers.  `ca_file`: other roots than those of this host."""
+    return tuple([_answer(host, one, port, seconds, ca_file) for one in addresses[:ADDRESSES_MOST]])
+
+
+def _answer(host: str, address: str, port: int, seconds: float, ca_file: str | None) -> PolicyAnswer:
+    until = time.monotonic() + seconds
+    context = ssl.create_default_context(cafile=ca_file)
+    try:
+        with _connected(address, port, until) as plain, context.wrap_socket(plain, server_hostname=host) as secured:
+            return _read(secured, host, address, until, certificate_seen(secured))
+    except ssl.SSLCertVerificationError as error:
+        return _unverified(host, address, port, until, error)
+    except ssl.SSLError as error:
+        return PolicyAnswer(address=address, fault=HostFault.TLS, why=_words(error))
+    except OSError as error:
+        return PolicyAnswer(address=address, fault=HostFault.UNREACHABLE, why=_words(error))
+
+
+def _unverified(host: str, address: str, port: int, until: float, error: ssl.SSLCertVerificationError) -> PolicyAnswer:
+    """Once more, to see the certificate and what comes behind it."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    fault, why = fault_of_verification(error)
+    try:
+        with _connected(address, port, until) as plain, context.wrap_socket(plain, server_hostname=host) as secured:
+            return _read(secured, host, address, until, certificate_seen(secured, fault, why))
+    except OSError:
+        return PolicyAnswer(address=address, certificate=CertificateSeen((), 0.0, 0.0, fault, why), fault=HostFault.HTTP, why=why)
+
+
+def fault_of_verification(error: ssl.SSLCertVerificationError) -> tuple[CertificateFault, str]:
+    """Which fault it is, and OpenSSL's words."""
+    return VERIFICATION.get(error.verify_code, CertificateFault.UNTRUSTED), str(error.verify_message)[:WORDS_MOST]
+
+
+@contextmanager
+def _connected(address: str, port: int, until: float) -> Iterator[socket.socket]:
+    """A connection that is over at a time, however slowly the other side speaks."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("no time is left")
+    with socket.create_connection((address, port), timeout=left) as made:
+        with made.dup() as same:  # TLS takes the first one away
+            end = threading.Timer(max(0.0, until - time.monotonic()), _shut, [same])
+            end.daemon = True
+            end.start()
+            try:
+                yield made
+            finally:
+                end.cancel()
+
+
+def _shut(one: socket.socket) -> None:
+    try:
+        one.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it is over already
+        pass
+
+
+def certificate_seen(secured: ssl.SSLSocket, fault: CertificateFault | None = None, why: str = "") -> CertificateSeen:
+    """The certificate of the other side."""
+    try:
+        found = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+        begins, ends = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+    except ValueError:
+        return CertificateSeen((), 0.0, 0.0, fault or CertificateFault.UNTRUSTED, why or "it cannot be read")
+    try:
+        extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = tuple(extension.value.get_values_for_type(x509.DNSName))
+    except (x509.ExtensionNotFound, ValueError):
+        names = ()
+    return CertificateSeen(names, begins, ends, fault, why)
+
+
+def _read(secured: ssl.SSLSocket, host: str, address: str, until: float, certificate: CertificateSeen) -> PolicyAnswer:
+    connection = http.client.HTTPConnection(host)
+    connection.sock = secured
+    try:
+        connection.request("GET", urlsplit(policy_url(host)).path, headers=HEADERS)
+        said = connection.getresponse()
+        body = said.read(POLICY_OCTETS_MOST + 1)
+        if time.monotonic() >= until:  # then it was we who ended it
+            raise TimeoutError("the answer has no end")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return PolicyAnswer(address=address, fault=HostFault.HTTP, why=_words(error), certificate=certificate)
+    media_type = (said.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+    return PolicyAnswer(
+        address=address, certificate=certificate, status=said.status, location=_clean(said.getheader("Location") or ""),
+        media_type=_clean(media_type), body=body,
+    )  # fmt: skip
+
+
+def _words(error: Exception) -> str:
+    reason = getattr(error, "reason", None)
+    if isinstance(error, ssl.SSLError) and isinstance(reason, str):
+        return reason.lower().replace("_", " ")
+    return _clean(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
+
+
+def _clean(text: str) -> str:
+    return "".join([one if one.isprintable() else "?" for one in text[:WORDS_MOST]])
