@@ -123,7 +123,7 @@ FAULTS = [
     Fault("mta-sts-certificate-early", policy={"certificate": replace(SHOWN, fault=CertificateFault.EARLY)}),
     Fault("mta-sts-certificate-untrusted", policy={"certificate": replace(SHOWN, fault=CertificateFault.UNTRUSTED, why="self signed")}, to_do="with its chain"),
     Fault("mta-sts-certificate-untrusted", policy={"certificate": replace(SHOWN, fault=CertificateFault.UNTRUSTED), "fault": HostFault.HTTP}),
-    Fault("", policy={"certificate": replace(SHOWN, ends=NOW + 86_400.0)}, advised="mta-sts-certificate-ends"),
+    Fault("", policy={"certificate": replace(SHOWN, begins=NOW - 86_400.0 * 60, ends=NOW + 86_400.0)}, advised="mta-sts-certificate-ends"),
     Fault("mta-sts-redirect", policy={"status": 301, "location": "https://www.example.org/", "body": b""}, to_do="the policy itself"),
     Fault("mta-sts-status", policy={"status": 404, "body": b""}),
     Fault("mta-sts-media-type", policy={"media_type": "text/html"}, to_do="Content-Type: text/plain"),
