@@ -65,6 +65,7 @@ deadline = 5
 NOT_OURS = {
     "filter.use", "accounts.use",  # a component is found by it, and its options are made with it
     "listen.token_file",  # looked up at each request, in the configuration in force
+    "traces.endpoint", "traces.detail", "traces.headers_file", "traces.ca_file", "traces.timeout",  # a command's of its own
     "router.name",  # there is a name where there is a router
 }  # fmt: skip
 

@@ -56,6 +56,7 @@ In the order in which they are read:
 * `backup`: ``mailserver backup``: the queue of a server that may be running, and what else it keeps
 * `restore`: ``mailserver restore``: a backup into a data folder that has no queue; all of it is held
 * `delivered_since`: which of a backup's messages have been delivered since
+* `traces`: ``mailserver traces``: the roads of messages as traces, to a collector of OpenTelemetry's
 * `checkpassword`: ``mailserver checkpassword``: DJB's checkpassword interface, as Dovecot uses it
 * `sendmail`: ``mailserver sendmail``: the command line of other systems' sendmail
 * `sendmail_message`: a message as a program types it, completed so that it can travel

@@ -51,6 +51,7 @@ COMMANDS = {
     "probe": "ask an address's hosts up to RCPT, as the relay would, and send nothing",
     "selftest": "send a probe message to an account that is nobody's, say how long each step took, remove it again",
     "explain": "the road of a message, also of a refused one; or which ones may be meant",
+    "traces": "bring the roads of messages to a collector, as traces of OpenTelemetry",
     "decode": "the dialogues, messages and figures of SMTP in a capture file",
     "record": "record what the server says to one peer and hears from it, also inside TLS",
     "replay": "what would become of a message, without anything coming of it",

@@ -8,6 +8,9 @@ __all__ = ["EXAMPLES"]
 
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver check": ("mailserver check --config new.toml",),
+    "mailserver traces export": ("mailserver traces export", "mailserver traces export --follow"),
+    "mailserver traces status": ("mailserver traces status",),
+    "mailserver traces id": ("mailserver traces id 1K4H6Y0CZB3Q7T2M",),
     "mailserver smarthost login": ("mailserver smarthost login",),
     "mailserver smarthost status": ("mailserver smarthost status", "mailserver smarthost status --json"),
     "mailserver dns": (

@@ -18,8 +18,9 @@ from mailserver.config.forward_table import ForwardTable
 from mailserver.config.limits import LimitsTable
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.policy_table import PolicyTable
-from mailserver.config.route_table import RouteDomain, RouteTable
+from mailserver.config.route_table import RouteTable
 from mailserver.config.tls_options import NamedCertificate, TLSTable
+from mailserver.config.traces_table import TracesTable
 from mailserver.config.values import (
     COUNT_MOST,
     AliasMember,
@@ -63,6 +64,7 @@ __all__ = [
     "RouteTable",
     "RouterTable",
     "SubmissionTable",
+    "TracesTable",
 ]
 
 ZoneName = Annotated[str, Field(pattern=r"^(\.|([A-Za-z0-9_-]{1,63}\.){0,20}[A-Za-z0-9-]{1,63}\.?)$", max_length=253)]
@@ -325,9 +327,6 @@ class RelayTable(Component):
     certificates: tuple[Fingerprint, ...] = ()
     """SHA-256 fingerprints of client certificates that may relay without authentication, where the listener asks for
     certificates. One that has expired or was revoked may not."""
-    domains: tuple[RouteDomain, ...] = ()
-    """Domains of others whose mail is taken from anybody and sent on, by the routes and the DNS: this host is a second mail
-    exchanger of theirs, or stands before their own hosts. `".example.org"` is every name below example.org."""
 
 
 class DNSTable(Options):
@@ -511,6 +510,7 @@ class Configuration(Options):
     policy: PolicyTable = PolicyTable()
     pickup: PickupTable = PickupTable()
     log: LogTable = LogTable()
+    traces: TracesTable = TracesTable()
     filter: tuple[FilterTable, ...] = ()
 
     @property

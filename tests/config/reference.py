@@ -56,6 +56,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[policy]", schema.PolicyTable),
     ("[pickup]", schema.PickupTable),
     ("[log]", schema.LogTable),
+    ("[traces]", schema.TracesTable),
     ("[[filter]]", schema.FilterTable),
 )
 WORDS: tuple[tuple[Any, str], ...] = (
