@@ -12,7 +12,9 @@ neither lists in the DNS nor a greylist are asked.
 Each message is of 4 KB, with words and a signature (rsa-2048) of its own; SPF, DKIM and DMARC pass.  Ours has `lists` with
 entries of each kind, `dnsbl`, `spf`, `dkim`, `dmarc`, `authentication_results`, `greylist` for everybody, `bayes`, taught before
 with `mailserver learn`, and `scores`; Postfix has reject_rbl_client and the three programs, none of which has lists of people, a
-greylist or Bayes.  What each server says of the messages, and our filters of their own work, is counted.
+greylist or Bayes.  What each server says of the messages, and our filters of their own work, is counted.  Of ours it tells what
+the reactor's thread spends on a message, how busy it was and how often it waited (for events, or for the interpreter's lock), and
+the same of all other threads: where it is busy nearly all the time, it is what bounds the server.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.judging_load import DOMAIN, PEERS, PEERS_DOMAIN, SENDER, SOURCES, send, signed_messages
-from bench.load import Usage, wait_until_there
+from bench.load import Threads, Usage, wait_until_there
 from bench.servers import ACCOUNT, ROOT, Ours, Postfix, Server, descendants
 from bench.setting import describe
 from tests.dns.unbound import Unbound
@@ -223,13 +225,13 @@ def run(server: Server, messages: Sequence[bytes]) -> dict[str, float]:
         time.sleep(GREYLIST_SECONDS)
     before = PEERS - deferred + WARMING
     warm(server, messages[:WARMING], before)
-    usage, begin = Usage(server), time.monotonic()
+    usage, threads, begin = Usage(server), Threads(server), time.monotonic()
     _, deferred = send(server.port, messages)
     wait_until_there(server.maildir, before + len(messages), OCTETS)
-    seconds = time.monotonic() - begin
+    seconds, by_thread = time.monotonic() - begin, threads.since_begin(len(messages)) if isinstance(server, Ours) else {}
     if deferred:
         raise RuntimeError(f"{deferred} were deferred")
-    return {"msg/s": len(messages) / seconds, "cpu us/msg": usage.since_begin() / len(messages) * 1e6}
+    return {"msg/s": len(messages) / seconds, "cpu us/msg": usage.since_begin() / len(messages) * 1e6, **by_thread}
 
 
 def warm(server: Server, messages: Sequence[bytes], count: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.servers import ACCOUNT, Server
 
-__all__ = ["Probe", "Usage", "idle_octets", "large_message", "smtp_source", "wait_until_there"]
+__all__ = ["Probe", "Threads", "Usage", "idle_octets", "large_message", "smtp_source", "wait_until_there"]
 
 SENDER = "load@bench.test"
 
@@ -88,6 +88,39 @@ class Usage:
                 continue
             total += int(found[1]) * 1024 if found else 0
         return total
+
+
+class Threads:
+    """Processor time and voluntary switches of each thread of a server's first process: does one of them bound it?"""
+
+    def __init__(self, server: Server) -> None:
+        self._pid = server.pids()[0]
+        self._begin, self._at = self._read(), time.monotonic()
+
+    def _read(self) -> dict[int, tuple[int, int]]:
+        """Nanoseconds and switches, by the thread's number; those of the thread with the process's number are the reactor's."""
+        found: dict[int, tuple[int, int]] = {}
+        for task in Path(f"/proc/{self._pid}/task").iterdir():
+            try:
+                switches = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.MULTILINE)
+                found[int(task.name)] = (int((task / "schedstat").read_text().split()[0]), int(switches[1]) if switches else 0)
+            except OSError:  # it has ended
+                continue
+        return found
+
+    def since_begin(self, messages: int) -> dict[str, float]:
+        """For each message microseconds and switches of the reactor's thread and of the others, and how busy the former was."""
+        wall, now = time.monotonic() - self._at, self._read()
+        spent = {number: (ns - self._begin.get(number, (0, 0))[0], n - self._begin.get(number, (0, 0))[1])
+            for number, (ns, n) in now.items()}  # fmt: skip
+        reactor = spent.pop(self._pid)
+        return {
+            "reactor us/msg": reactor[0] / messages / 1000,
+            "reactor busy %": reactor[0] / wall / 1e7,
+            "reactor waits/msg": reactor[1] / messages,
+            "other threads us/msg": sum([ns for ns, _ in spent.values()]) / messages / 1000,
+            "their waits/msg": sum([n for _, n in spent.values()]) / messages,
+        }
 
 
 class Client:
