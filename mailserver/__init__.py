@@ -23,6 +23,7 @@ In the order in which they are read:
   handshake
 * `fetching/`: fetches by https from hosts that strangers have named
 * `metrics/`: figures for monitoring, and the listener that gives them out
+* `web/`: what is served over HTTP, by a process of its own
 * `traces/`: the roads of messages as traces of OpenTelemetry, read beside the server
 * `dns/`: asking the DNS: a stub resolver that leaves recursion and validation to the name servers it is given
 * `authentication/`: who may log in: the one way of every service, from a SASL exchange to an account

@@ -13,6 +13,7 @@ In the order in which they are read:
 * `reload`: the policy in force, and the reload that puts another one in its place
 * `retirement`: stops what a reload has replaced once nothing uses it any more
 * `monitoring`: what the metrics listeners give out
+* `web`: what the web process is handed, and when
 * `ports`: the listeners' ports: bound, opened, changed by a reload, closed
 * `listeners`: a listener's table: who its proxies are, and the bounds on a connection
 * `certificates`: makes the listeners' certificates

@@ -31,6 +31,7 @@ from mailserver.interfaces import IAccountList, IMailReader, IObserver, IPrepari
 from mailserver.mail.address import Address, AddressError, normal_names
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.networks import Networks
+from mailserver.mail.route_map import one_of
 from mailserver.plugins.asked_directory import AskedDirectory
 from mailserver.plugins.asked_router import AskedRouter
 from mailserver.plugins.asking import Asking, ComponentFailed
@@ -103,6 +104,7 @@ class Policy:
         self._judging = judging
         self._why_not_sent_on = route_refusals(configuration)
         self._relay_networks = Networks(configuration.relay.networks)
+        self._is_second_for = one_of(configuration.relay.domains)
         self._bare_lf_networks = Networks(configuration.limits.bare_lf_networks)
         self.profiles = {
             listen.endpoint: self._profile(listen.service, listen) for listen in configuration.listen if listen.takes_mail
@@ -149,6 +151,7 @@ class Policy:
             relays=server.remote is not None,
             absence=None if listen is None else absence_of(local=server.local, remote=server.remote),
             relay_networks=self._relay_networks,
+            is_second_for=self._is_second_for,
             bare_lf_networks=self._bare_lf_networks,
             clock=server.reactor,
             look_up=server.noting_resolver.query,

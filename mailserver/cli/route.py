@@ -125,8 +125,9 @@ def _ask(configuration: Configuration, address: str, peer: str | None, sender: s
 
 
 def _stopped(options: argparse.Namespace) -> dict[str, Any]:
-    from mailserver.control.route import itinerary, parsed_address, parsed_sender, refused_by_way
+    from mailserver.control.route import RelayRights, itinerary, parsed_address, parsed_sender, refused_by_way
     from mailserver.mail.networks import Networks
+    from mailserver.mail.route_map import one_of
     from mailserver.relay.route_facts import way_of
 
     configuration, router = _router(options.config)
@@ -135,8 +136,9 @@ def _stopped(options: argparse.Namespace) -> dict[str, Any]:
         routes, hops = finished(router.explain(address))
     except (AddressError, CannotTell) as error:
         raise CommandRefused(f"{options.address}: {error}") from error
-    networks, relays = Networks(configuration.relay.networks), configuration.relays
-    answer = itinerary(address, routes, hops, options.peer or "", networks, relays) | {"server": False}
+    relays, relay = configuration.relays, configuration.relay
+    rights = RelayRights(Networks(relay.networks), one_of(relay.domains))
+    answer = itinerary(address, routes, hops, options.peer or "", rights, relays) | {"server": False}
     sender, way = parsed_sender(options.sender), way_of(configuration)
     for end, route in zip(answer["ends"], routes, strict=True):
         if isinstance(route, Remote) and configuration.relay.use in OURS:

@@ -13,7 +13,7 @@ from mailserver.config.values import Duration, Time, domain_key, mail_address
 from mailserver.mail.address import normal_name
 from mailserver.mail.route_map import NULL_SENDER, Clash, RouteRule, clashes
 
-__all__ = ["NextHop", "RouteKeys", "RouteTable", "next_hop_of", "next_hop_of_relay", "route_clashes"]
+__all__ = ["NextHop", "RouteDomain", "RouteKeys", "RouteTable", "next_hop_of", "next_hop_of_relay", "route_clashes"]
 
 REASON_CHARACTERS = 200
 RouteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#@-]{1,60}$")]
@@ -22,6 +22,9 @@ RouteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._#@-]{1,60}$")]
 def _domain(value: str) -> str:
     """``"example.org"``, or names below it: ``"*.example.org"``, ``".example.org"``."""
     return domain_key("*" + value if value.startswith(".") else value)
+
+
+RouteDomain = Annotated[str, AfterValidator(_domain)]
 
 
 def _sender(value: str) -> str:
@@ -39,7 +42,7 @@ def _reason(value: str) -> str:
 class RouteKeys(Options):
     """For which mail a route is, and where that goes."""
 
-    domain: tuple[Annotated[str, AfterValidator(_domain)], ...] = ()
+    domain: tuple[RouteDomain, ...] = ()
     """Mail for these domains; `".example.org"` or `"*.example.org"` is every name below example.org. One may stand without
     brackets. Absent: any."""
     sender: tuple[Annotated[str, AfterValidator(_sender)], ...] = ()

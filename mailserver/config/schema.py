@@ -18,7 +18,7 @@ from mailserver.config.forward_table import ForwardTable
 from mailserver.config.limits import LimitsTable
 from mailserver.config.options import NOT_A_KEY, Options
 from mailserver.config.policy_table import PolicyTable
-from mailserver.config.route_table import RouteTable
+from mailserver.config.route_table import RouteDomain, RouteTable
 from mailserver.config.tls_options import NamedCertificate, TLSTable
 from mailserver.config.traces_table import TracesTable
 from mailserver.config.values import (
@@ -327,6 +327,9 @@ class RelayTable(Component):
     certificates: tuple[Fingerprint, ...] = ()
     """SHA-256 fingerprints of client certificates that may relay without authentication, where the listener asks for
     certificates. One that has expired or was revoked may not."""
+    domains: tuple[RouteDomain, ...] = ()
+    """Domains of others whose mail is taken from anybody and sent on, by the routes and the DNS: this host is a second mail
+    exchanger of theirs, or stands before their own hosts. `".example.org"` is every name below example.org."""
 
 
 class DNSTable(Options):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mailserver.control.parts import PolicyParts, RunningServer
@@ -16,7 +16,7 @@ from mailserver.mail.networks import Networks
 from mailserver.mail.route_map import ANYBODY
 from mailserver.routing.router import Hop
 
-__all__ = ["RouteCommands", "itinerary", "parsed_address", "parsed_sender", "refused_by_way", "usable_routes"]
+__all__ = ["RelayRights", "RouteCommands", "itinerary", "parsed_address", "parsed_sender", "refused_by_way", "usable_routes"]
 
 NOT_SENT_ON = "Mail for this recipient is not sent on"
 
@@ -41,8 +41,9 @@ class RouteCommands:
                 routes, hops = await policy.router.explain(address)
         except (AddressError, CannotTell) as error:
             raise CommandRefused(f"{address}: {error}") from error
-        networks = policy.pickup_profile.relay_networks
-        answer = itinerary(address, routes, hops, str(arguments.get("from", "")), networks, server.remote is not None)
+        profile, peer = policy.pickup_profile, str(arguments.get("from", ""))
+        rights = RelayRights(profile.relay_networks, profile.is_second_for)
+        answer = itinerary(address, routes, hops, peer, rights, server.remote is not None)
         sender = parsed_sender(str(arguments.get("sender", "")))
         for end, route in zip(answer["ends"], routes, strict=True):
             if isinstance(route, Remote) and server.relay is not None:
@@ -63,6 +64,20 @@ class RouteCommands:
         if isinstance(found, Sequence):
             return {"hosts": [asdict(one) for one in found]}
         return {"fault": f"{found.reply} ({found.note})"}
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRights:
+    """Who may send to other hosts without a login: these networks, and anybody to the addresses that this host is second for."""
+
+    networks: Networks
+    is_second_for: Callable[[Address], bool]
+
+    def may_send(self, peer: str, address: Address) -> bool:
+        """Every address of the peer's network may; "" is a peer without rights."""
+        if self.is_second_for(address):
+            return True
+        return bool(peer) and self.networks.covers(ipaddress.ip_network(peer, strict=False))
 
 
 def parsed_address(text: str) -> Address:
@@ -102,7 +117,7 @@ def usable_routes(address: Address, routes: Sequence[Route], relays: bool) -> tu
 
 
 def itinerary(
-    address: Address, routes: Sequence[Route], hops: Sequence[Hop], peer: str, networks: Networks, relays: bool
+    address: Address, routes: Sequence[Route], hops: Sequence[Hop], peer: str, rights: RelayRights, relays: bool
 ) -> dict[str, Any]:
     """Where the address leads, and what a peer would hear at RCPT (`accepted` and `reply`), "" for a peer without rights."""
     refusal, partly = "", False
@@ -111,9 +126,9 @@ def itinerary(
             refusal = str(route.reply)
         elif isinstance(route, Remote) and not relays:
             refusal = "550 5.7.1 Relaying denied: there is no relay"
-        elif isinstance(route, Remote) and route.address == address and not may_relay(peer, networks):
+        elif isinstance(route, Remote) and route.address == address and not rights.may_send(peer, address):
             refusal = "550 5.7.1 Relaying denied: only [relay] networks and users who have logged in may send there"
-            partly = bool(peer) and networks.overlaps(ipaddress.ip_network(peer, strict=False))
+            partly = bool(peer) and rights.networks.overlaps(ipaddress.ip_network(peer, strict=False))
         if refusal:
             break
     return {
@@ -125,13 +140,6 @@ def itinerary(
         "hops": [_hop(hop) for hop in hops],
         "ends": [_end(route) for route in routes],
     }
-
-
-def may_relay(peer: str, networks: Networks) -> bool:
-    """Every address of the peer's network may."""
-    if not peer:
-        return False
-    return networks.covers(ipaddress.ip_network(peer, strict=False))
 
 
 def _hop(hop: Hop) -> dict[str, Any]:

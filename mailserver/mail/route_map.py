@@ -17,13 +17,13 @@ contradict each other (`clashes`); any other two are in an order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mailserver.mail.address import Address, AddressError, normal_local
 
-__all__ = ["ANY", "ANYBODY", "NULL_SENDER", "Clash", "RouteMap", "RouteRule", "clashes"]
+__all__ = ["ANY", "ANYBODY", "NULL_SENDER", "Clash", "RouteMap", "RouteRule", "clashes", "one_of"]
 
 ANY = "*"
 NULL_SENDER = "<>"
@@ -87,6 +87,14 @@ class RouteMap(Generic[Way]):
                 if one in by_sender:
                     return by_sender[one]
         return self.default
+
+
+def one_of(domains: Sequence[str]) -> Callable[[Address], bool]:
+    """A function: whether an address is in one of these domains, each written as a rule has it."""
+    if not domains:
+        return lambda address: False
+    known = frozenset(domains)
+    return lambda address: any(domain in known for domain in _domains(address)[:-1])
 
 
 def clashes(rules: Sequence[RouteRule]) -> list[Clash]:

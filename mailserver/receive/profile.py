@@ -100,6 +100,11 @@ class FindsRoutes(Protocol):
     def route(self, address: Address) -> Awaitable[Sequence[Route]]: ...
 
 
+def _for_nobody(address: Address) -> bool:
+    """This host is nobody's second mail exchanger."""
+    return False
+
+
 def _sent_on(sender: Address | None, address: Address) -> None:
     """All mail is."""
 
@@ -110,7 +115,8 @@ class Profile:
 
     `service` is ``mx``, ``submission`` or ``lmtp``.  `relays` says whether there is anything that could take mail to other
     hosts, and `why_not_sent_on(sender, address)` why it does not take mail of this sender there, None where it does;
-    `relay_networks` and the owners of `relay_certificates` (SHA-256 fingerprints) may use it without authentication.
+    `relay_networks` and the owners of `relay_certificates` (SHA-256 fingerprints) may use it without authentication, and anybody
+    for the addresses that it `is_second_for`.
     `submission` is what is asked of users' messages, `tls_rules` whose mail is taken over encrypted connections alone.
     `encryption` is None where there is no TLS, `authenticator` where nobody can log in.  `hides_clients` keeps the address of a
     user who has logged in out of the Received field.  Where `proxies` is given, each connection begins with a PROXY header, and
@@ -155,6 +161,7 @@ class Profile:
     copy_policy: CopyPolicy = CopyPolicy()
     is_return_path: Callable[[Address], bool] | None = None
     why_not_sent_on: Callable[[Address | None, Address], str | None] = _sent_on
+    is_second_for: Callable[[Address], bool] = _for_nobody
     seconds: Callable[[], float] = field(init=False)
     lmtp: bool = field(init=False)  # the listener speaks LMTP (RFC 2033)
     asks: Asks = field(init=False)

@@ -208,7 +208,7 @@ class Transaction:
         for route in routes:
             if isinstance(route, Refused):
                 return self.refused("rcpt", route.reply, route.why, address)
-            if isinstance(route, Remote) and route.address == address and not profile.may_relay(self.peer):
+            if isinstance(route, Remote) and route.address == address and not self._may_relay(address):
                 return self.refused("rcpt", replies.relaying_denied(self.id), "relaying denied", address)
             if isinstance(route, Remote) and (refusal := self._not_sent_on(route.address, address)) is not None:
                 return refusal
@@ -228,6 +228,9 @@ class Transaction:
             if missing:
                 return self.refused("rcpt", replies.LOCAL_ERROR, f"who would deliver it is missing: {missing}", address)
         return usable
+
+    def _may_relay(self, address: Address) -> bool:
+        return self.profile.may_relay(self.peer) or self.profile.is_second_for(address)
 
     def _is_return_path(self, address: Address, routes: Sequence[Route]) -> bool:
         """It is one of forwarded mail, and not somebody whose name begins so."""

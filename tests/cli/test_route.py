@@ -83,6 +83,13 @@ class Route(CommandCase, TestCase):
         self.assertEqual(refused.code, 1)
         self.assertIn("x@closed.example: the route closed.example sends it nowhere", refused.out)
 
+    def test_mail_for_a_domain_that_this_host_is_second_for_is_taken_from_anybody(self) -> None:
+        self.configure(CONFIGURATION + '[relay]\nuse = "mx"\ndomains = ["primary.example", ".below.example"]\n')
+        codes = {name: self.command("route", f"x@{name}").code for name in ("primary.example", "a.below.example")}
+        self.assertEqual(codes, {"primary.example": 0, "a.below.example": 0})
+        for name in ("a.primary.example", "below.example", "other.example"):
+            self.assertIn("550 5.7.1 Relaying denied", self.command("route", f"x@{name}").out)
+
     def test_without_a_server_nobody_can_tell_what_the_dns_has(self) -> None:
         failure = self.failureResultOf(Deferred.fromCoroutine(NoAnswers().query("other.example", "MX")), LookupFailed)
         self.assertIn("looked up by the running server", str(failure.value))

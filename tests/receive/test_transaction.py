@@ -25,6 +25,7 @@ from mailserver.mail.answers import Defer, Discard, Finding, Local, Mailbox, Pas
 from mailserver.mail.edits import AddHeader, Edit
 from mailserver.mail.faults import StorageBroken, StorageFull
 from mailserver.mail.reply import Reply
+from mailserver.mail.route_map import one_of
 from mailserver.mail.set_apart import Hold, Holder, HoldKind, for_judges, held_by
 from mailserver.receive import transaction
 from mailserver.receive.judging import BoundFilter
@@ -107,6 +108,12 @@ class Recipients(TransactionCase):
         rcpt = MAIL + b"RCPT TO:<x@elsewhere.example>\r\n"
         self.assertEqual(self.say(self.listener(relays=True), rcpt, "192.0.2.1"), [250, 250])
         self.assertEqual(self.say(self.listener(relays=False), rcpt, "192.0.2.1"), [250, 550])
+
+    def test_anybody_can_send_to_a_domain_that_this_host_is_second_for(self) -> None:
+        second = {"relays": True, "is_second_for": one_of(("primary.example",))}
+        rcpt = MAIL + b"RCPT TO:<x@primary.example>\r\nRCPT TO:<x@elsewhere.example>\r\n"
+        self.assertEqual(self.say(self.listener(**second), rcpt), [250, 250, 550])
+        self.assertEqual(self.say(self.listener(**second | {"relays": False}), rcpt), [250, 550, 550])
 
     def test_an_alias_to_another_host_is_the_administrators_will_and_no_relaying(self) -> None:
         self.assertEqual(self.say(self.listener(relays=True), MAIL + b"RCPT TO:<away@example.org>\r\n"), [250, 250])
