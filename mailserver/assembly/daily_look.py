@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +11,7 @@ from twisted.logger import Logger
 
 from mailserver.config import Configuration
 from mailserver.config.endpoints import is_local
+from mailserver.control.client import ControlError, ask
 from mailserver.doctor.daily import DailyLook
 from mailserver.doctor.findings import CheckedRecord
 from mailserver.plugins.pools import Pools
@@ -17,9 +19,12 @@ from mailserver.state_store import StateStore
 
 if TYPE_CHECKING:
     from mailserver.doctor.asking import SeenLive
+    from mailserver.doctor.house_facts import DomainFacts
+    from mailserver.doctor.trying import Trials
 
 __all__ = ["looks_daily", "make_daily_look"]
 
+ASK_SECONDS = 10.0
 DOMAINS_MOST = 100  # each may take a minute
 
 
@@ -59,12 +64,15 @@ class _Looks:
         self._configuration = configuration
         self._is_over = False
         self._seen: SeenLive | None = None
+        self._trials: Trials | None = None
 
     def give_up(self) -> None:
         """By the reactor's thread."""
         self._is_over = True
         if self._seen is not None:
             self._seen.give_up()
+        if self._trials is not None:
+            self._trials.give_up()
 
     def __call__(self) -> Mapping[str, Sequence[CheckedRecord]]:
         from mailserver.doctor.asking import SeenLive  # not at every start: with what they need they take long
@@ -81,7 +89,34 @@ class _Looks:
             try:
                 facts = facts_of(configuration, domain)
                 self._seen = SeenLive(recursive_servers(configuration))
-                found[domain] = examined(facts, self._seen, now=time.time(), fetch=fetched)
+                records = examined(facts, self._seen, now=time.time(), fetch=fetched)
+                if configuration.dns.daily_trials and not self._is_over:
+                    records = (*records, *self._tried(configuration, facts, self._seen, with_host=not found))
+                found[domain] = records
             except Exception:  # noqa: BLE001  one domain's trouble: the others are looked at all the same
                 self.log.failure("the DNS of {domain} could not be looked at", domain=domain)
         return found
+
+    def _tried(
+        self, configuration: Configuration, facts: DomainFacts, seen: SeenLive, *, with_host: bool
+    ) -> Sequence[CheckedRecord]:
+        """A failure of the trials takes nothing from the look."""
+        from mailserver.doctor.trial_facts import trial_facts_of
+        from mailserver.doctor.trying import SECONDS, Trials
+
+        def ask_ourselves(command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
+            try:
+                return ask(os.path.join(configuration.data, "control.sock"), command, {**arguments}, timeout_seconds=ASK_SECONDS)
+            except ControlError:
+                return None
+
+        try:
+            seen.last(SECONDS)
+            trial = trial_facts_of(configuration, facts.domain, facts.addresses)
+            self._trials = trials = Trials(facts, trial, seen, ask=ask_ourselves)
+            if self._is_over:
+                return ()
+            return (*trials.of_domain(), *(trials.of_host() if with_host else ()))
+        except Exception:  # noqa: BLE001
+            self.log.failure("what {domain} can do could not be tried", domain=facts.domain)
+            return ()

@@ -6,7 +6,7 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ __all__ = ["add_to"]
 
 AUTHORITY_PORT = 53
 POLICY_PORT = 443
+MAIL_PORT = 25
 ANSWER_SECONDS = 3.0  # of one server, twice
 LOOK_SECONDS = 60.0
 WATCH_SECONDS = 30.0
@@ -54,6 +55,10 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
         "--for", dest="watch_for", type=_seconds, default=WATCH_FOR_SECONDS, metavar="SECONDS",
         help=f"how long to watch (default: {WATCH_FOR_SECONDS:g} s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--try", dest="tries", action="store_true",
+        help="look, then try: a message to ourselves, TLS, an open relay (nothing is sent to others), lists of our addresses",
+    )  # fmt: skip
     parser.add_argument("--push", action="store_true", help="change the zone by dynamic updates (RFC 2136), then look")
     parser.add_argument("--key", metavar="FILE", help="with --push: the key for TSIG, as tsig-keygen writes it")
     parser.add_argument(
@@ -67,6 +72,8 @@ def _insist(options: argparse.Namespace) -> None:
         raise Unable("--push and --key FILE go together, and --server with them", 2)
     if options.zone and (options.push or options.watch is not None):
         raise Unable("--zone looks at nothing: it goes neither with --push nor with --watch", 2)
+    if options.tries and (options.zone or options.parked or options.watch is not None):
+        raise Unable("--try goes neither with --zone nor with --parked nor with --watch", 2)
 
 
 def _server(text: str) -> Any:
@@ -146,9 +153,29 @@ def _looker(
         if options.parked:
             return examined_parked(facts.domain, seen)
         seen.ask_ahead(questions_of(facts))
-        return examined(facts, seen, now=time.time(), fetch=functools.partial(fetched, port=POLICY_PORT))
+        found = examined(facts, seen, now=time.time(), fetch=functools.partial(fetched, port=POLICY_PORT))
+        return (*found, *_tried(configuration, facts, seen)) if options.tries else found
 
     return look
+
+
+def _tried(configuration: Configuration, facts: DomainFacts, seen: SeenLive) -> Sequence[CheckedRecord]:
+    from mailserver.cli.asking import ask_server
+    from mailserver.control.client import ControlError
+    from mailserver.doctor.trial_facts import trial_facts_of
+    from mailserver.doctor.trying import SECONDS, Trials
+    from mailserver.processes.identity import as_owner_of
+
+    def ask(command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        try:
+            return ask_server(configuration.data, command, {**arguments})
+        except ControlError:
+            return None
+
+    seen.last(SECONDS)
+    trial = trial_facts_of(configuration, facts.domain, facts.addresses)
+    trials = Trials(facts, trial, seen, ask=ask, reading=lambda: as_owner_of(configuration.data), port=MAIL_PORT)
+    return (*trials.of_domain(), *trials.of_host())
 
 
 # --- changes ---

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
 import io
 import os
 import re
@@ -18,7 +17,7 @@ import smtplib
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,31 +26,27 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.purge import maildir_of
 from mailserver.cli.selftest_break import BROKEN, show_break
 from mailserver.control.client import CommandRefused
+from mailserver.doctor.probe_mail import (
+    ACCOUNT,
+    ID_OF_FILE,
+    leads_to_nobody,
+    marked_files,
+    probe_id,
+    probe_message,
+    removed,
+)
 from mailserver.processes.identity import as_owner_of
 
 __all__ = ["Leg", "add_to", "lmtp_place"]
 
-ACCOUNT = "selftest"
-FIELD = "Mailserver-Selftest"
 SECONDS, SECONDS_MOST = 60, 600
 PAUSE_SECONDS = 0.05
 END_SECONDS = 10.0  # each question has, with which a probe is taken back
-HEAD_OCTETS = 1 << 16  # of a file in which the mark is looked for
 OK = 250
 ANY = ("", "0.0.0.0", "::")
 BETWEEN = re.compile(r"(?<!\\):")  # the words of an endpoint
 QUEUED = re.compile(r"queued as ([0-9A-Z]{16})")
-ID = re.compile(r"[0-9]+\.([0-9A-Z]{16})_")  # in the name of a file that was delivered
 ENDS = ("failed", "discarded", "refused", "rejected")  # steps after which no delivery comes
-TEXT = """\
-From: <{address}>
-To: <{address}>
-Subject: selftest {mark}
-Auto-Submitted: auto-generated
-{field}: {mark}
-
-A message that `mailserver selftest` has sent to see whether mail arrives.  It removes it again.
-"""
 
 
 @dataclass(slots=True)
@@ -151,9 +146,7 @@ def _seconds(text: str) -> int:
 def _insist_on_nobody(server: _Server, address: str) -> None:
     """Its mail must go into a Maildir of its own: an alias or a catch-all leads to people.  Raises `Unable`."""
     found = server.ask("route", {"address": address})
-    hops, ends = found["hops"], found["ends"]
-    is_account = [hop["how"] for hop in hops] == ["account"] and len(ends) == 1 and ends[0]["kind"] == "local"
-    if not is_account or ends[0]["system_user"] or ends[0].get("reader") or ends[0]["mailbox"] != address.lower():
+    if not leads_to_nobody(found, address):
         raise Unable(
             f"{address} is no account of its own, and a probe must not reach a person: "
             f"mailserver user add --no-password {address} makes one that receives mail and cannot log in"
@@ -171,9 +164,9 @@ def _submitted(configuration: Any, server: _Server, address: str) -> Leg:
 
     leg = Leg("submission", secrets.token_hex(16), time.time())
     sender = qualified(address, "")
-    typed = TypedMessage.read(lines_of(io.BytesIO(_message(leg.mark, address)), dot_ends=False))
+    typed = TypedMessage.read(lines_of(io.BytesIO(probe_message(leg.mark, address, "mailserver selftest")), dot_ends=False))
     name = pickup_name(int(leg.at * 1_000_000), secrets.token_bytes(16))
-    fields = typed.completed(sender=sender, name="", message_id=_message_id(leg.mark, configuration.hostname), now=leg.at)
+    fields = typed.completed(sender=sender, name="", message_id=probe_id(leg.mark, configuration.hostname), now=leg.at)
     envelope = envelope_of(Wishes(notify=frozenset({"NEVER"})), sender, [sender])
     leg.file = os.path.join(configuration.pickup_path, name)
     try:
@@ -204,8 +197,8 @@ def lmtp_place(listener: Mapping[str, Any]) -> tuple[str, int] | None:
 
 def _by_lmtp(place: tuple[str, int], hostname: str, address: str, until: float) -> Leg:
     leg = Leg("lmtp", secrets.token_hex(16), time.time())
-    message = _message(leg.mark, address).replace(b"\n", b"\r\n")
-    message = f"Message-ID: {_message_id(leg.mark, hostname)}\r\n".encode() + message
+    message = probe_message(leg.mark, address, "mailserver selftest").replace(b"\n", b"\r\n")
+    message = f"Message-ID: {probe_id(leg.mark, hostname)}\r\n".encode() + message
     host, port = place
     try:
         with _LMTP(host, port, hostname, until) as client:
@@ -248,14 +241,6 @@ class _LMTP(smtplib.LMTP):
         return super().getreply()
 
 
-def _message(mark: str, address: str) -> bytes:
-    return TEXT.format(address=address, mark=mark, field=FIELD).encode()
-
-
-def _message_id(mark: str, hostname: str) -> str:
-    return f"<{FIELD.lower()}.{mark}@{hostname}>"
-
-
 def _words_of(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return "; ".join([f"{code} {words.decode('utf-8', 'replace')}" for code, words in error.recipients.values()])
@@ -271,8 +256,8 @@ def _words_of(error: Exception) -> str:
 def _look(server: _Server, maildir: str, leg: Leg) -> None:
     """What is known of it by now: its file, whose name has its id, and its road."""
     with as_owner_of(server.data):
-        leg.path = leg.path or next((path for path in _recent(maildir, leg.at) if _has_mark(path, leg.mark)), "")
-        if found := ID.match(os.path.basename(leg.path)):
+        leg.path = leg.path or next(marked_files(maildir, leg.mark, leg.at), "")
+        if found := ID_OF_FILE.match(os.path.basename(leg.path)):
             leg.id = found[1]
     if leg.id:
         with contextlib.suppress(CommandRefused):  # not written down yet
@@ -280,25 +265,6 @@ def _look(server: _Server, maildir: str, leg: Leg) -> None:
     for one in leg.steps:
         if one["step"] in ENDS:
             leg.fault = _words_of_step(one)
-
-
-def _recent(maildir: str, at: float) -> Iterator[str]:
-    """The files of a Maildir and of its folders that were delivered at this time or later: their names begin with it."""
-    for folder in (maildir, *glob.glob(os.path.join(glob.escape(maildir), ".*"))):
-        for part in ("new", "cur"):
-            with contextlib.suppress(OSError), os.scandir(os.path.join(folder, part)) as found:
-                for one in found:
-                    seconds = one.name.partition(".")[0]
-                    if seconds.isascii() and seconds.isdigit() and int(seconds) >= int(at) - 1:
-                        yield one.path
-
-
-def _has_mark(path: str, mark: str) -> bool:
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return f"\n{FIELD}: {mark}".encode() in file.read(HEAD_OCTETS)
-    except OSError:
-        return False
 
 
 def _is_over(leg: Leg) -> bool:
@@ -341,13 +307,8 @@ def _waiting(server: _Server, address: str, at: float, others: set[str]) -> str:
 
 
 def _remove(data: str, maildir: str, leg: Leg) -> None:
-    """Take the probe out of the Maildir, also where a reader has moved it by now.  A file without its mark is not touched."""
     with as_owner_of(data):
-        for path in list(_recent(maildir, leg.at)):
-            if _has_mark(path, leg.mark):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-                    leg.removed = True
+        leg.removed = removed(maildir, leg.mark, leg.at) or leg.removed
 
 
 def _told(leg: Leg) -> list[str]:

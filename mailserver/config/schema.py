@@ -364,6 +364,11 @@ class DNSTable(Options):
     daily_look: bool = True
     """Look once a day at what the DNS shows for the domains (`mailserver dns`), and tell postmaster what has turned wrong. Only
     where an `mx` listener is open to others."""
+    daily_trials: bool = True
+    """With the daily look, try mail to ourselves, the certificate behind STARTTLS, an open relay, and DNS lists
+    (`mailserver dns --try`)."""
+    address_lists: tuple[HostName, ...] = Field(default=(), max_length=20)
+    """DNS lists that are asked whether they hold this host's addresses, beside those of filters `dnsbl`."""
     public_addresses: tuple[PublicAddress, ...] = Field(default=(), max_length=32)
     """This host's addresses as the Internet sees them, for these looks: `203.0.113.7`. Absent: those that this host has itself;
     behind a NAT it does not know them."""

@@ -1,6 +1,6 @@
 """The DNS doctor: what the DNS has to show for a domain of ours, what it shows, and what has to be done.
 
-Everything decides over what it is shown (`Seen`), without I/O; `asking` and `policy_fetching` ask servers.
+Everything decides over what it is shown (`Seen`), without I/O; `asking`, `policy_fetching` and `trying` ask servers.
 In the order in which they are read:
 
 * `zone_text`: records as zone text
@@ -22,11 +22,17 @@ In the order in which they are read:
 * `client_set_up`: SRV, and the names of the web service
 * `zone_health`: the servers of a zone, and its signatures
 * `parked_domain`: a domain that sends and takes nothing
+* `probe_mail`: a message that is sent to see whether mail arrives
+* `relay_shapes`: the ways in which a stranger may try to send mail to others through us
+* `trial_findings`: what trials have shown
 * `examination`: all of it for a domain
 * `messages`: what an answer of a name server says
 * `asking`: asks each server of a zone
 * `policy_fetching`: fetches the policy at each address of its host
 * `configured`: what our house has, by its configuration and its keys
+* `trial_facts`: what is tried, by the configuration
+* `smtp_talk`: talks to a mail server as a stranger would
+* `trying`: tries mail to ourselves, STARTTLS, an open relay, and DNS lists
 * `pushing`: puts into a zone what is wanted, by dynamic updates
 * `daily`: looks once a day, and tells postmaster what has turned wrong
 """

@@ -21,7 +21,7 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from mailserver.doctor.messages import Keys, is_lame, key_state, read_answer, rrset_of, text_of_name
+from mailserver.doctor.messages import Keys, is_lame, key_state, read_answer, records_of, rrset_of, text_of_name
 from mailserver.doctor.seen import DNSSECState, NameServerSeen, SeenRecords, SeenState, ZoneSeen, merged
 from mailserver.mail.dns_records import DNS_PORT, ServerAddress
 
@@ -96,6 +96,15 @@ class SeenLive:
             self.zone(name)
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(lambda one: self.of(*one), wanted))
+
+    def told(self, name: str, type: str) -> tuple[str, ...] | None:
+        """What the name servers of this host say, with their caches: for what is not ours.  None where nobody can tell."""
+        said = self._ask_recursive(name, type) if _is_name(name) else None
+        return None if said is None else records_of(said, type)
+
+    def last(self, seconds: float) -> None:
+        """Go on for so long from now."""
+        self._until = time.monotonic() + seconds
 
     def give_up(self) -> None:
         """By another thread: whatever has not been asked cannot be told."""

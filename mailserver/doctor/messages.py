@@ -17,7 +17,7 @@ import dns.rrset
 
 from mailserver.doctor.seen import DNSSECState, SeenRecords, SeenState
 
-__all__ = ["is_lame", "key_state", "read_answer", "rrset_of", "signature_of", "text_of_name"]
+__all__ = ["is_lame", "key_state", "read_answer", "records_of", "rrset_of", "signature_of", "text_of_name"]
 
 IN = dns.rdataclass.IN
 CANNOT_TELL = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
@@ -63,6 +63,12 @@ def read_answer(message: dns.message.Message, name: str, type: str, keys: Keys |
         target = text_of_name(alias[0].target)
         return SeenRecords(name, type, SeenState.FOUND, alias=target, signature_fault=fault, has_expired=has_expired)
     return SeenRecords(name, type, SeenState.NO_NAME if message.rcode() == dns.rcode.NXDOMAIN else SeenState.NONE)
+
+
+def records_of(message: dns.message.Message, type: str) -> tuple[str, ...]:
+    """All records of this type in an answer, whatever CNAMEs it went over."""
+    kind = dns.rdatatype.from_text(type)
+    return tuple(sorted({_text(type, one) for found in message.answer if found.rdtype == kind for one in found}))
 
 
 def _signature_fault(

@@ -140,7 +140,7 @@ class Joined(SynchronousTestCase):
         self.assertFalse(looks_daily(self.configuration(opened + "[dns]\ndaily_look = false\n")))
 
     def test_one_domains_trouble_is_not_anothers(self) -> None:
-        text = CONFIGURATION + '[domain."example.net"]\n[domain."*.example.com"]\n[domain."off.example"]\ndisabled = true\n[dns]\nservers = ["127.0.0.1:1"]\n'
+        text = CONFIGURATION + '[domain."example.net"]\n[domain."*.example.com"]\n[domain."off.example"]\ndisabled = true\n[dns]\nservers = ["127.0.0.1:1"]\ndaily_trials = false\n'
         configuration = self.configuration(text)
         from mailserver.doctor import configured, examination
 
@@ -156,3 +156,30 @@ class Joined(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
         looks.give_up()
         self.assertEqual(looks(), {})
+
+    def test_the_trials_of_the_host_are_made_once_and_a_failure_of_them_takes_nothing(self) -> None:
+        text = CONFIGURATION + '[domain."a.example"]\n[domain."b.example"]\n[dns]\nservers = ["127.0.0.1:1"]\npublic_addresses = ["192.0.2.1"]\n'
+        configuration = self.configuration(text)
+        from mailserver.doctor import examination, trying
+
+        class Fake:
+            def __init__(self, facts: Any, trial: Any, seen: Any, *, ask: Any) -> None:
+                self.domain = facts.domain
+                self.ask = ask
+
+            def of_domain(self) -> list[str]:
+                if self.domain == "a.example":
+                    raise ValueError("a trial that fails")
+                return [f"tried {self.domain}, asked {self.ask('route', {})}"]
+
+            def of_host(self) -> list[str]:
+                return ["the host"]
+
+        self.patch(examination, "examined", lambda facts, seen, now, fetch: ("looked",))
+        self.patch(trying, "Trials", Fake)
+        found = _Looks(lambda: configuration)()
+        self.assertEqual(found, {
+            "example.org": ("looked", "tried example.org, asked None", "the host"), "a.example": ("looked",),
+            "b.example": ("looked", "tried b.example, asked None"),
+        })  # fmt: skip
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

@@ -1,0 +1,185 @@
+"""Talks to a mail server as a stranger would: one connection, blocking, that is over at a time.
+
+smtplib speaks; what is seen of the certificate is noted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mailserver.doctor.policy_fetching import certificate_seen, fault_of_verification
+from mailserver.doctor.policy_seen import CertificateSeen
+
+__all__ = ["FAULTS", "ServerPlace", "SeenTLS", "Talk", "is_ours", "said_by", "start_tls", "talk_with", "words_of"]
+
+FAULTS = (OSError, smtplib.SMTPException, ValueError)
+WORDS_MOST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """Where a mail server listens.  `speaks_tls`: from the first octet on."""
+
+    host: str
+    port: int
+    speaks_tls: bool = False
+
+    def __str__(self) -> str:
+        shown = f"[{self.host}]"
+        return shown if self.port == smtplib.SMTP_PORT else f"{shown}:{self.port}"
+
+
+class Talk(smtplib.SMTP):
+    """A dialogue; each wait is for what is left of the time."""
+
+    def __init__(self, own_name: str, until: float) -> None:
+        self._until = until
+        super().__init__(local_hostname=own_name, timeout=_left(until))
+
+    def getreply(self) -> tuple[int, bytes]:
+        """A reply."""
+        if isinstance(self.sock, socket.socket):
+            self.sock.settimeout(_left(self._until))
+        return super().getreply()
+
+    def secure(self) -> None:
+        """EHLO, and STARTTLS where it is offered, without a look at the certificate: as most senders do."""
+        self.ehlo_or_helo_if_needed()
+        if self.has_extn("starttls"):
+            self.starttls(context=_without_verifying())
+            self.ehlo_or_helo_if_needed()
+
+    def begin(self, place: ServerPlace) -> tuple[int, bytes]:
+        """Connect; the greeting."""
+        self._place = place
+        self._host = place.host  # smtplib names it in SNI
+        return self.connect(place.host, place.port)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        made = socket.create_connection((host, port), timeout)
+        return _without_verifying().wrap_socket(made) if self._place.speaks_tls else made
+
+
+@contextlib.contextmanager
+def talk_with(place: ServerPlace, own_name: str, until: float) -> Iterator[tuple[Talk, int, str]]:
+    """A dialogue up to the greeting: with its code and words.  Raises `FAULTS`.  Ends with QUIT, or without."""
+    talk = Talk(own_name, until)
+    try:
+        code, words = talk.begin(place)
+        yield talk, code, _text(words)
+    finally:
+        with contextlib.suppress(*FAULTS):
+            talk.quit()
+        talk.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenTLS:
+    """What comes of STARTTLS with one server: `is_offered`, why there is no TLS (`fault`), and the certificate with its chain."""
+
+    is_offered: bool = False
+    fault: str = ""
+    certificate: CertificateSeen | None = None
+    chain: tuple[bytes, ...] = ()
+
+
+def start_tls(place: ServerPlace, name: str, own_name: str, until: float, *, ca_file: str | None = None) -> SeenTLS:
+    """The certificate as a sender sees it who verifies it for this name.  Raises `FAULTS` where nobody answers."""
+    context = ssl.create_default_context(cafile=ca_file)
+    try:
+        return _secured(place, name, own_name, until, context)
+    except ssl.SSLCertVerificationError as error:
+        fault, why = fault_of_verification(error)
+    except ssl.SSLError as error:
+        return SeenTLS(is_offered=True, fault=words_of(error))
+    try:
+        found = _secured(place, name, own_name, until, _without_verifying())
+    except ssl.SSLError as error:
+        return SeenTLS(is_offered=True, fault=words_of(error))
+    seen = found.certificate or CertificateSeen((), 0.0, 0.0)
+    verified = CertificateSeen(seen.names, seen.begins, seen.ends, fault, why)
+    return SeenTLS(is_offered=True, certificate=verified, chain=found.chain)
+
+
+def _secured(place: ServerPlace, name: str, own_name: str, until: float, context: ssl.SSLContext) -> SeenTLS:
+    with talk_with(place, own_name, until) as (talk, code, words):
+        _insist(code, 220, words)
+        talk.ehlo()
+        if not talk.has_extn("starttls"):
+            return SeenTLS()
+        code, answer = talk.docmd("STARTTLS")
+        if code != 220:
+            return SeenTLS(is_offered=True, fault=f"{code} {_text(answer)}")
+        plain = talk.sock
+        if plain is None:  # it ends right after its answer
+            raise ConnectionResetError("the connection has ended")
+        plain.settimeout(_left(until))
+        talk.sock = secured = context.wrap_socket(plain, server_hostname=name)
+        talk.file = None
+        return SeenTLS(is_offered=True, certificate=certificate_seen(secured), chain=_chain_of(secured))
+
+
+def _chain_of(secured: ssl.SSLSocket) -> tuple[bytes, ...]:
+    """All certificates that the other side has shown (DER), its own first; from Python 3.13 on that has a name of its own."""
+    public = getattr(secured, "get_unverified_chain", None)
+    if public is not None:
+        return tuple(public())
+    inner = getattr(secured, "_sslobj", None)
+    if inner is not None and hasattr(inner, "get_unverified_chain"):
+        return tuple([ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in inner.get_unverified_chain() or ()])
+    return tuple([one for one in [secured.getpeercert(binary_form=True)] if one])
+
+
+def is_ours(address: str) -> bool:
+    """Whether this host has the address itself, and need not go over a router to reach it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def said_by(code: int, words: bytes) -> str:
+    """A reply, for people."""
+    return f"{code} {_text(words)}"
+
+
+def words_of(error: Exception) -> str:
+    """What was wrong."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return said_by(error.smtp_code, error.smtp_error if isinstance(error.smtp_error, bytes) else error.smtp_error.encode())
+    reason = getattr(error, "reason", None)
+    if isinstance(error, ssl.SSLError) and isinstance(reason, str):
+        return reason.lower().replace("_", " ")
+    return _clean(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
+
+
+def _insist(code: int, wanted: int, words: str) -> None:
+    if code != wanted:
+        raise smtplib.SMTPConnectError(code, words.encode())
+
+
+def _without_verifying() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _left(until: float) -> float:
+    return max(0.1, until - time.monotonic())
+
+
+def _text(words: bytes) -> str:
+    return _clean(words.decode("utf-8", "replace").replace("\n", " "))
+
+
+def _clean(text: str) -> str:
+    return "".join([one if one.isprintable() else "?" for one in text[:WORDS_MOST]])
