@@ -15,7 +15,9 @@ In the order in which they are read:
 * `list_commands`: what people may do with them
 * `lists`: white, black and grey lists of the site, of domains and of users
 * `asked_together`: questions to a thread that are answered together
+* `work_beside`: work on messages that a process does while many come
 * `token_memory`: what was learnt of tokens, looked up for several messages at once and remembered
+* `opinions`: what that says of messages, here or in a process
 * `learnt`: what was learnt of messages, opened: the file, its key, and what it says of a message
 * `learnt_commands`: what people may do with it
 * `moved_mail`: looks through Maildirs for what users have moved into Junk and out of it

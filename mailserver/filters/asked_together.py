@@ -31,6 +31,16 @@ class AskedTogether(Generic[Q, A]):
         self._asked: dict[Deferred[A], Q] = {}
         self._answers: Deferred[Sequence[A | Exception]] | None = None
 
+    @property
+    def is_asked(self) -> bool:
+        """Some are being answered."""
+        return bool(self._asked)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait until those are."""
+        return len(self._waiting)
+
     def ask(self, question: Q) -> Deferred[A]:
         """The answer.  Cancelled by all who are asked about together, their questions are given up."""
         done: Deferred[A] = Deferred(self._given_up)

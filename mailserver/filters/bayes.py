@@ -41,10 +41,11 @@ from mailserver.api import (
 from mailserver.config.values import absolute_path
 from mailserver.filters.followed_names import FollowedNames
 from mailserver.filters.followed_records import Stage
-from mailserver.filters.learnt import Learnt, Opinion, file_of
+from mailserver.filters.learnt import Learnt, file_of
 from mailserver.filters.learnt_commands import commands_of
 from mailserver.filters.moved_mail import MailboxPaths
 from mailserver.filters.moved_mail_sweep import MovedMailSweep
+from mailserver.filters.opinions import Opinion
 from mailserver.filters.token_memory import SubjectMessage
 from mailserver.trust.bayes import score_of
 
@@ -155,9 +156,10 @@ class Bayes:
         return commands_of(self._learnt)
 
     def counts(self) -> dict[str, int]:
-        """Whether it can be read, and what was learnt of moved mail since the start."""
+        """Whether it can be read, what was judged in a process of its own, and learnt of moved mail, since the start."""
         moved = {} if self._sweep is None else {"moved_spam": self._sweep.spam, "moved_ham": self._sweep.ham}
-        return {"readable": int(not self._learnt.fault), **moved}
+        in_process = 0 if self._learnt.beside is None else self._learnt.beside.done
+        return {"readable": int(not self._learnt.fault), "judged_in_process": in_process, **moved}
 
     # --- Renamed and removed users. ---
 
@@ -275,6 +277,8 @@ class BayesFactory:
             new_threads=services.new_threads,
             room_for=services.room_for,
             clock=services.clock,
+            run_in_process=services.run_in_process,
+            steady_seconds=services.steady_seconds,
             vocabulary_most=options.vocabulary,
             minimum=options.minimum,
             own_weight=options.own_weight,

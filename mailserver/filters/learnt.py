@@ -6,34 +6,29 @@ again, so that nothing has to be restarted once a person has helped.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import compress, repeat
-from operator import is_
 from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailserver.api import Clock, NewThreads, StorageBroken, StorageFault, StorageFull
+from mailserver.api import Clock, NewThreads, RunInProcess, StorageBroken, StorageFault, StorageFull
 from mailserver.filters.asked_together import AskedTogether
-from mailserver.filters.token_memory import (
-    SubjectMessage,
-    TokenMemory,
-    TokenQuestion,
-    TokensFound,
-    Whose,
-    look_up,
-)
+from mailserver.filters.opinions import Opinion, Told, opinion_of, opinions_on, read_told, recall
+from mailserver.filters.token_memory import SubjectMessage, TokenMemory, TokenQuestion, TokensFound, look_up
+from mailserver.filters.work_beside import WorkBeside
 from mailserver.plugins.threads import AllHang, QueueFull
 from mailserver.state_store.learnt_file import LearntFile, Lesson, Swept
-from mailserver.trust.bayes import Said, WordWeight, combined
+from mailserver.trust.bayes import Said
 from mailserver.trust.secret_key import secret_key
 from mailserver.trust.tokens import reduced
 
-__all__ = ["KEY_FILE", "Learnt", "Opinion", "file_of", "open_learnt"]
+__all__ = ["KEY_FILE", "Learnt", "file_of", "open_learnt"]
 
 KEY_FILE = "bayes.key"
 ROOM_OCTETS = 8 << 20  # without so much room nothing is learnt
@@ -41,7 +36,6 @@ EXPIRED_AT_ONCE = 20_000
 DAY_SECONDS = 86_400
 TOGETHER_MOST = 64  # messages that are looked up at once
 SILENT: Sequence[Said | None] = ()
-UNKNOWN: Any = False  # of a token that is not remembered: it says nothing, but is no None
 
 T = TypeVar("T")
 
@@ -71,18 +65,6 @@ def open_learnt(path: str, keys_directory: str) -> tuple[LearntFile, bytes]:
     return file, key
 
 
-class Opinion:
-    """What was learnt says of a message.  `owner` is whose own learning counted, "" for the site's alone."""
-
-    __slots__ = ("ham", "owner", "spam", "weighed")
-
-    def __init__(self, weighed: WordWeight, owner: str, spam: int, ham: int) -> None:
-        self.weighed = weighed
-        self.owner = owner
-        self.spam = spam
-        self.ham = ham
-
-
 class Learnt:
     """`fault` says why nothing can be read, "" where it can.  `opened` counts how often the file was opened."""
 
@@ -90,7 +72,8 @@ class Learnt:
 
     def __init__(
         self, *, path: str, keys_directory: str, hostname: str, new_threads: NewThreads, room_for: Callable[[int], bool],
-        clock: Clock, vocabulary_most: int, minimum: int, own_weight: float,
+        clock: Clock, vocabulary_most: int, minimum: int, own_weight: float, run_in_process: RunInProcess | None = None,
+        steady_seconds: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.fault = "it is not open yet"
         self.key = b""
@@ -111,6 +94,10 @@ class Learnt:
         self._told = ""
         self._memory = TokenMemory()
         self._together = AskedTogether(self._look_up, most=TOGETHER_MOST)
+        self._run_in_process = run_in_process
+        self.beside: WorkBeside[tuple[SubjectMessage, tuple[str, ...]], Told] | None = None
+        if run_in_process is not None:
+            self.beside = WorkBeside("what was learnt", self._ask_beside, read_told, seconds=steady_seconds)
         # Whether all owners together have learnt too little for any opinion; None: to be found out.  `_changes` counts the
         # beginnings and ends of what is written: an answer from before one of them says nothing of what is there behind it.
         self._too_few: bool | None = None
@@ -183,6 +170,22 @@ class Learnt:
         return found
 
     async def _opinion(self, subject: SubjectMessage, owners: tuple[str, ...]) -> Opinion | None:
+        if self._reader is not None:
+            with contextlib.suppress(KeyError):
+                whose = self._memory.whose(owners)
+                if whose is None or whose.number in subject.opinions:
+                    return None if whose is None else subject.opinions[whose.number]
+            if self.beside is not None and subject.tokens is None and subject.can_be_sent:
+                changes, asked = self._changes, self.beside.ask((subject, owners))
+                told = None if asked is None else await asked
+                if told is not None:
+                    whose, opinion = told
+                    if changes == self._changes:
+                        self._memory.keep_whose(owners, whose)
+                    return None if whose is None else subject.opinions.setdefault(whose.number, opinion)
+        return await self._opinion_here(subject, owners)
+
+    async def _opinion_here(self, subject: SubjectMessage, owners: tuple[str, ...]) -> Opinion | None:
         changes, missing, said = self._changes, subject.read_at_once(), SILENT
         if self._reader is not None and missing is not None:
             try:
@@ -190,12 +193,11 @@ class Learnt:
             except KeyError:
                 pass
             else:
-                if whose is None or whose.number in subject.opinions:
-                    return None if whose is None else subject.opinions[whose.number]
-                said = [*map(self._memory.strengths(whose.number).get, missing, repeat(UNKNOWN))]
-                missing = [*compress(missing, map(is_, said, repeat(UNKNOWN)))]
+                if whose is None:
+                    return None
+                said, missing = recall(self._memory, whose, missing)
                 if not missing:
-                    return _weighed(subject, whose, said)
+                    return opinion_of(subject, whose, said)
         found = await self._together.ask(TokenQuestion(subject, owners, missing))
         if changes != self._changes and said:
             # What was remembered may be another one's by now: all is asked for.
@@ -204,7 +206,7 @@ class Learnt:
         if found.whose is None:
             return None
         asked = subject.read() if missing is None else missing  # they are there
-        return _weighed(subject, found.whose, [*said, *map(found.strengths.__getitem__, asked)])
+        return opinion_of(subject, found.whose, [*said, *map(found.strengths.__getitem__, asked)])
 
     def _look_up(self, questions: Sequence[TokenQuestion]) -> Deferred[Sequence[TokensFound | Exception]]:
         return Deferred.fromCoroutine(self._looked_up(questions))
@@ -215,6 +217,18 @@ class Learnt:
         if changes == self._changes:
             self._memory.keep(questions, answers)
         return answers
+
+    def _ask_beside(
+        self, questions: Sequence[tuple[SubjectMessage, tuple[str, ...]]], seconds: float
+    ) -> Deferred[Any]:
+        """Each message is sent once, however many ask about it."""
+        assert self._run_in_process is not None
+        numbers: dict[SubjectMessage, int] = {}
+        asked = [(numbers.setdefault(subject, len(numbers)), owners) for subject, owners in questions]
+        return self._run_in_process(
+            opinions_on, [subject.octets() for subject in numbers], asked, self._path, self.opened, self._changes, self.key,
+            self._minimum, self._own_weight, seconds=seconds,
+        )  # fmt: skip
 
     async def owners(self, name: str | None = None) -> list[dict[str, Any]]:
         """What each owner has learnt, or the one of this name.  Raises `StorageFault`."""
@@ -322,15 +336,6 @@ class Learnt:
         """A message as it is learnt; in any thread."""
         message, _ = reduced(octets, self.key, self._hostname)
         return Lesson(kind, message.digest, message.hashes, message.id)
-
-
-def _weighed(subject: SubjectMessage, whose: Whose, said: Sequence[Said | None]) -> Opinion:
-    """`said` is what each token says, in whatever order."""
-    opinion = subject.opinions.get(whose.number)
-    if opinion is None:
-        weighed = combined(said)
-        opinion = subject.opinions[whose.number] = Opinion(weighed, whose.own, whose.spam, whose.ham)
-    return opinion
 
 
 def _has_too_few(file: LearntFile, minimum: int) -> bool:

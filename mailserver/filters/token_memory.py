@@ -15,11 +15,15 @@ from mailserver.trust.tokens import READ_OCTETS, hashes_of, tokens_of
 __all__ = ["TokensFound", "TokenQuestion", "SubjectMessage", "TokenMemory", "Whose", "look_up"]
 
 AT_ONCE_OCTETS = 16_384  # the tokens of a message up to this size are found at once, in a millisecond or two; else in a thread
+SENT_OCTETS = 65_536
 TOKENS_MOST = 50_000  # that are remembered: some ten megabytes
 OWNERS_MOST = 10_000
 
 Strengths = Mapping[str, Said | None]
 """What each token says; None where that is nothing."""
+
+Weighted = Sequence[tuple[OwnerRow, float]]
+"""What owners have learnt, and how much a message of theirs weighs."""
 
 
 class SubjectMessage:
@@ -38,6 +42,16 @@ class SubjectMessage:
             self.tokens = tokens_of(_start_of(self.content))
         return self.tokens
 
+    @property
+    def can_be_sent(self) -> bool:
+        """It is in memory, and small enough to be sent to a process."""
+        return self.content.path is None and self.content.size <= SENT_OCTETS
+
+    def octets(self) -> bytes:
+        """All of it, where it can be sent."""
+        content = self.content
+        return (content.prefix + content.data) if content.prefix else content.data  # type: ignore[no-any-return]
+
     def read_at_once(self) -> Sequence[str] | None:
         """The same, None where it takes longer than the reactor can wait."""
         if self.tokens is None and (self.content.path is not None or self.content.size > AT_ONCE_OCTETS):
@@ -48,18 +62,16 @@ class SubjectMessage:
 class Whose:
     """Whose learning counts for a recipient.  `own` is the owner's name, "" for the site alone, and `number` his, or 0.
 
-    `spam` and `ham` are how many messages were learnt, `learned` the same, weighted.
+    `spam` and `ham` are how many messages were learnt.
     """
 
-    __slots__ = ("ham", "learned", "number", "own", "rows", "spam")
+    __slots__ = ("ham", "number", "own", "spam")
 
-    def __init__(self, rows: Sequence[tuple[OwnerRow, float]], own: OwnerRow | None) -> None:
-        self.rows = rows
-        self.number = own.number if own is not None else 0
-        self.own = own.name if own is not None else ""
-        self.spam = sum([row.spam for row, _ in rows])
-        self.ham = sum([row.ham for row, _ in rows])
-        self.learned = Learned(sum([weight * row.spam for row, weight in rows]), sum([weight * row.ham for row, weight in rows]))
+    def __init__(self, own: str, number: int, spam: int, ham: int) -> None:
+        self.own = own
+        self.number = number
+        self.spam = spam
+        self.ham = ham
 
 
 class TokenQuestion:
@@ -103,18 +115,22 @@ class TokenMemory:
         """As it was found; None where they have learnt too little.  Raises KeyError where nobody knows."""
         return self._whose[owners]
 
+    def keep_whose(self, owners: tuple[str, ...], whose: Whose | None) -> None:
+        """Remember that."""
+        if len(self._whose) > OWNERS_MOST:
+            self._whose = {}
+        self._whose[owners] = whose
+
     def strengths(self, number: int) -> Strengths:
         """What tokens say for the owner of this number, the site 0."""
         return self._strengths.get(number, {})
 
     def keep(self, questions: Sequence[TokenQuestion], answers: Iterable[TokensFound | Exception]) -> None:
         """Remember what was found."""
-        if len(self._whose) > OWNERS_MOST:
-            self._whose = {}
         new: dict[int, Strengths] = {}
         for question, found in zip(questions, answers, strict=True):
             if isinstance(found, TokensFound):
-                self._whose[question.owners] = found.whose
+                self.keep_whose(question.owners, found.whose)
                 if found.whose is not None:
                     new[found.whose.number] = found.strengths
         self._count += sum(map(len, new.values()))
@@ -130,9 +146,9 @@ def look_up(
     """The answers, an OSError in the place of one whose message cannot be read.  Blocks.  Raises `StorageFault`."""
     rows = {one.name: one for one in file.owners(list({"", *[name for one in questions for name in one.owners]}))}
     found: list[TokensFound | Exception] = []
-    wanted: dict[int, tuple[Whose, dict[str, None], dict[str, Said | None]]] = {}
+    wanted: dict[int, tuple[Weighted, dict[str, None], dict[str, Said | None]]] = {}
     for question in questions:
-        whose = _whose(rows, question.owners, own_weight)
+        whose, counting = _whose(rows, question.owners, own_weight)
         if whose.spam < minimum or whose.ham < minimum:
             found.append(TokensFound(None, {}))
             continue
@@ -141,25 +157,27 @@ def look_up(
         except OSError as error:
             found.append(error)
             continue
-        _, every, strengths = wanted.setdefault(whose.number, (whose, {}, {}))
+        _, every, strengths = wanted.setdefault(whose.number, (counting, {}, {}))
         every.update(dict.fromkeys(tokens))
         found.append(TokensFound(whose, strengths))
-    for whose, every, strengths in wanted.values():
-        strengths.update(_strengths(file, whose, list(every), key))
+    for counting, every, strengths in wanted.values():
+        strengths.update(_strengths(file, counting, list(every), key))
     return found
 
 
-def _whose(rows: Mapping[str, OwnerRow], owners: Sequence[str], own_weight: float) -> Whose:
+def _whose(rows: Mapping[str, OwnerRow], owners: Sequence[str], own_weight: float) -> tuple[Whose, Weighted]:
     """What a user has learnt himself weighs more: the first of the owners who has learnt something."""
     own = next((rows[name] for name in owners if name and name in rows), None)
     counting = [(row, weight) for row, weight in ((rows.get(""), 1.0), (own, own_weight)) if row is not None]
-    return Whose(counting, own)
+    spam, ham = sum([row.spam for row, _ in counting]), sum([row.ham for row, _ in counting])
+    return Whose("" if own is None else own.name, 0 if own is None else own.number, spam, ham), counting
 
 
-def _strengths(file: LearntFile, whose: Whose, tokens: Sequence[str], key: bytes) -> dict[str, Said | None]:
+def _strengths(file: LearntFile, rows: Weighted, tokens: Sequence[str], key: bytes) -> dict[str, Said | None]:
+    learned = Learned(sum([weight * row.spam for row, weight in rows]), sum([weight * row.ham for row, weight in rows]))
     hashes = hashes_of(tokens, key)
     known: dict[int, tuple[float, float, int]] = {}
-    for row, weight in whose.rows:
+    for row, weight in rows:
         for number, (in_spam, in_ham) in file.counts(row.number, hashes).items():
             spam, ham, seen = known.get(number, (0.0, 0.0, 0))
             known[number] = spam + weight * in_spam, ham + weight * in_ham, seen + in_spam + in_ham
@@ -167,7 +185,7 @@ def _strengths(file: LearntFile, whose: Whose, tokens: Sequence[str], key: bytes
     for token, number in zip(tokens, hashes, strict=True):
         counts = known.get(number)
         if counts is not None:
-            strengths[token] = said_by(TokenCounts(token, *counts), whose.learned)
+            strengths[token] = said_by(TokenCounts(token, *counts), learned)
     return strengths
 
 
