@@ -14,6 +14,9 @@ from mailserver.mail.quick import quick
 
 __all__ = ["Choice", "EntryTable", "Subject", "choose"]
 
+REMEMBERED = 512  # subjects with their keys: of each message there are two, that are looked for several times
+REMEMBERED_NAMES = 8  # of a subject, and so many keys: nobody's message takes much room
+REMEMBERED_KEYS = 50
 REMEMBERED_CHARACTERS = 64  # a name of many labels has many forms: those of a longer one are made anew
 
 
@@ -60,18 +63,22 @@ class Choice:
 class EntryTable:
     """Entries by scope.  One scope has one entry of a kind and a value."""
 
-    __slots__ = ("_against", "_entries", "_kinds", "_lengths")
+    __slots__ = ("_against", "_entries", "_kinds", "_lengths", "_remembered")
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._entries: dict[str, dict[tuple[str, str], Entry]] = {}
         self._kinds: Counter[str] = Counter()
         self._lengths: Counter[tuple[int, int]] = Counter()  # of networks: version and prefix
         self._against: Counter[tuple[str, str]] = Counter()  # what a user's or a domain's entry is against
+        self._remembered: dict[tuple[object, ...], tuple[tuple[str, str], ...]] = {}  # keys, until an entry comes or goes
         for entry in entries:
             self.add(entry)
 
     def __len__(self) -> int:
         return self._kinds.total()
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
         for of_scope in self._entries.values():
@@ -118,6 +125,18 @@ class EntryTable:
 
     def _keys(self, subject: Subject) -> Iterable[tuple[str, str]]:
         """The most specific first, each once; none of a kind of which there is no entry."""
+        about = subject.senders, subject.ip, subject.hello, subject.names, subject.signers
+        keys = self._remembered.get(about)
+        if keys is None:
+            keys = tuple(self._keys_of(subject))
+            names = len(subject.senders) + len(subject.names) + len(subject.signers)
+            if names <= REMEMBERED_NAMES and len(keys) <= REMEMBERED_KEYS:
+                if len(self._remembered) >= REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[about] = keys
+        return keys
+
+    def _keys_of(self, subject: Subject) -> Iterable[tuple[str, str]]:
         kinds, senders, ip = self._kinds, subject.senders, subject.ip
         keys = [("address", sender) for sender in senders]
         if kinds["domain"] and senders:
@@ -135,6 +154,7 @@ class EntryTable:
 
     def _count(self, entry: Entry, by: int) -> None:
         """What is asked for each message is known without a look at all entries."""
+        self._remembered.clear()
         self._kinds[entry.kind] += by
         if entry.kind == "network":
             network = ip_network(entry.value)

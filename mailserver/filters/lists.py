@@ -124,7 +124,7 @@ class Lists(FollowsAccounts):
     async def judge_sender(self, envelope: Envelope) -> Verdict:
         """A hard entry of the site decides; an allow entry of the site spares the others of this stage."""
         table = self._book.table
-        if not len(table):
+        if not table:
             return Pass()
         subject = await self._subject(envelope)
         matching = table.matching(subject, [SITE], self._clock.seconds())
@@ -139,7 +139,7 @@ class Lists(FollowsAccounts):
 
     async def judge_recipient(self, envelope: Envelope, recipient: Recipient) -> Verdict:
         """What this recipient's entries say, where the message cannot change it."""
-        if not len(self._book.table):
+        if not self._book.table:
             return Pass()
         choice = self._choice(await self._subject(envelope), recipient)
         if choice.unproved:
@@ -148,7 +148,7 @@ class Lists(FollowsAccounts):
 
     async def judge_content_for(self, envelope: Envelope, content: Content, recipient: Recipient) -> Verdict:
         """The same with what the message shows: who has written it, and who has signed it."""
-        if not len(self._book.table):
+        if not self._book.table:
             return Pass()
         choice = self._choice(await self._subject(envelope, content), recipient)
         unproved = tuple([_finding(one, 0.0, "unproved") for one in choice.unproved[:UNPROVED_MOST]])

@@ -40,7 +40,6 @@ ANGLE_ADDR = re.compile(rf'<((?:{QUOTED})?[^<>"\s()\\]*)>')
 COMMENT_PART = re.compile(r"[^()\\]+|\\.")
 ESCAPED = re.compile(r"\\(.)")
 CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-LONE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 LIKE_AN_ADDRESS = re.compile(r"<[^<>]*@|[\x00\r\n]")
 
 
@@ -64,7 +63,8 @@ class Originators:
 
 def originators(head: bytes, headers: Headers | None = None) -> Originators:
     """Read a header section; `headers` are its fields, where somebody has them already.  Raises `OriginatorError`."""
-    if LONE_LINE_END.search(head):
+    pairs = head.count(b"\r\n")
+    if head.count(b"\r") != pairs or head.count(b"\n") != pairs:
         raise OriginatorError("The header section holds a CR or LF that is not part of CRLF")
     if headers is None:
         headers = Headers.parse(head)

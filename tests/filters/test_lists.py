@@ -16,6 +16,7 @@ from mailserver.filters.lists import factory
 from mailserver.interfaces import CannotDo
 from mailserver.mail.answers import Accept, Finding, Pass, Quarantine, Refuse
 from mailserver.mail.faults import StorageBroken
+from mailserver.mail.networks import ip_of
 from mailserver.testing import FilterCase, MailCase
 from tests.any_octets import any_octets
 
@@ -123,6 +124,15 @@ class Order(SynchronousTestCase):
         table.remove(one)
         table.remove(one)
         self.assertEqual((len(table), table.somebody_is_against(Subject(("a@b.example",)))), (0, False))
+
+    def test_an_entry_of_a_new_kind_counts_for_whom_was_looked_for_before(self) -> None:
+        table, subject = EntryTable(), Subject(("bob@example.net",), ip_of("192.0.2.7"), names=("a.example.net",))
+        network, name = Entry("", "network", "192.0.2.0/24", "black"), Entry("", "ptr", ".example.net", "black")
+        for entry in (network, name):
+            self.assertEqual(table.matching(subject, [""], 0.0), [network][: len(table)])
+            table.add(entry)
+        table.remove(network)
+        self.assertEqual(table.matching(subject, [""], 0.0), [name])
 
 
 class ListsCase(FilterCase):
