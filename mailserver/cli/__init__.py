@@ -12,6 +12,7 @@ In the order in which they are read:
 * `output`: what commands say: tables for people, JSON for programs
 * `asking`: ask the running server; where none runs, look into its files
 * `without_server`: components without a server: what a command lends them, and how it hears their answers
+* `quickstart`: ``mailserver quickstart ADDRESS``: from nothing to a server that can be started
 * `check`: ``mailserver check``: everything that is wrong and can be known before the start
 * `check_tls`: what ``mailserver check`` says of certificates
 * `user`: ``mailserver user``: add, list and remove accounts, set passwords

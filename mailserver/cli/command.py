@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "run_command", "whole_parser"]
 
 EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
 COMMANDS = {
+    "quickstart": "from nothing to a server: look, make configuration, keys and the first account, print what the DNS needs",
     "check": "check the configuration and what it refers to",
     "user": "add, list and remove accounts, set passwords",
     "domain": "list, add and remove the domains whose mail is delivered here",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mailserver.doctor.zone_text import ZoneRecord
     from mailserver.mail.dns_records import ServerAddress
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "zone_lines"]
 
 AUTHORITY_PORT = 53
 POLICY_PORT = 443
@@ -220,18 +220,32 @@ def _primary(seen: Seen, zone: str) -> ServerAddress:
 # --- what is wanted ---
 
 
+def zone_lines(configuration: Configuration, facts: DomainFacts) -> list[str]:
+    """The records that are wanted, as ``--zone`` prints them."""
+    return _record_lines(*_wanted_parts(configuration, facts))
+
+
 def _print_zone(options: argparse.Namespace, configuration: Configuration, facts: DomainFacts) -> int:
-    from mailserver.doctor.seen import DNSSECState
-    from mailserver.doctor.wanted import parked, ptr_record, tlsa_records, wanted
+    from mailserver.doctor.wanted import parked
 
     if options.parked:
         return _print_records(options, parked(facts.domain), (), ())
+    return _print_records(options, *_wanted_parts(configuration, facts))
+
+
+def _wanted_parts(
+    configuration: Configuration, facts: DomainFacts
+) -> tuple[Sequence[ZoneRecord], Sequence[ZoneRecord], Sequence[ZoneRecord]]:
+    """Those of the domain's zone, those of others, and those that are of use in a signed zone alone."""
+    from mailserver.doctor.seen import DNSSECState
+    from mailserver.doctor.wanted import ptr_record, tlsa_records, wanted
+
     signed = _seen(configuration).zone(facts.hostname).dnssec is DNSSECState.SECURE
     records = wanted(facts, signed=signed)
     below = f".{facts.domain}"
     ours = [one for one in records if one.name == facts.domain or one.name.endswith(below)]
     others = [one for one in records if one not in ours] + [ptr_record(facts, one) for one in facts.addresses]
-    return _print_records(options, ours, others, () if signed else tlsa_records(facts))
+    return ours, others, () if signed else tlsa_records(facts)
 
 
 def _print_records(
@@ -243,13 +257,18 @@ def _print_records(
             for place, records in (("zone", ours), ("other zones", others), ("a signed zone", signed)) for one in records
         ])  # fmt: skip
         return 0
-    say(*[one.line for one in ours])
-    if others:
-        say("; in other zones: that of the host's name, and those of whoever lends the addresses")
-        say(*[f"; {one.line}" for one in others])
-    if signed:
-        say("; once the zone of the host is signed (DNSSEC)", *[f"; {one.line}" for one in signed])
+    say(*_record_lines(ours, others, signed))
     return 0
+
+
+def _record_lines(ours: Sequence[ZoneRecord], others: Sequence[ZoneRecord], signed: Sequence[ZoneRecord]) -> list[str]:
+    lines = [one.line for one in ours]
+    if others:
+        lines += ["; in other zones: that of the host's name, and those of whoever lends the addresses"]
+        lines += [f"; {one.line}" for one in others]
+    if signed:
+        lines += ["; once the zone of the host is signed (DNSSEC)", *[f"; {one.line}" for one in signed]]
+    return lines
 
 
 # --- what was found ---

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 __all__ = ["EXAMPLES"]
 
 EXAMPLES: Mapping[str, Sequence[str]] = {
+    "mailserver quickstart": (
+        "mailserver quickstart you@example.org --dry-run",
+        "mailserver quickstart you@example.org",
+        "mailserver quickstart you@example.org --hostname mail.example.org --address 192.0.2.1 --yes --start",
+        "mailserver quickstart --undo",
+    ),
     "mailserver check": ("mailserver check --config new.toml",),
     "mailserver traces export": ("mailserver traces export", "mailserver traces export --follow"),
     "mailserver traces status": ("mailserver traces status",),

@@ -1,0 +1,221 @@
+"""What quickstart has made and is about to make, on the disk before each step: so that a failure takes it all away again, a kill is
+completed by the next run, and ``--undo`` knows what is its own.
+
+    /etc/mailserver/mailserver.toml.quickstart     beside the configuration, root's alone: what it says is removed as root
+
+One JSON object a line.  The first says what was asked for and which folders were made for the file itself; then each step twice,
+``begun`` with what was there before and ``made`` with the marks of what it has made; ``done`` once the person was told all.
+A last line without its end is a write that was cut off, and counts as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailserver.mail.durable import sync_directory
+from mailserver.quickstart.wishes import Wishes
+
+__all__ = ["Ledger", "LedgerFault", "StepRecord", "ledger_path", "locked", "open_ledger", "read_ledger"]
+
+SUFFIX = ".quickstart"
+DRAFT = ".new-quickstart"
+LEDGER_OCTETS = 1 << 22
+
+
+class LedgerFault(OSError):
+    """The ledger is of no use; the words say why."""
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """A step: `before` is what was found, `marks` what was made; None where it was begun and nobody knows how far it came."""
+
+    name: str
+    before: Mapping[str, Any]
+    marks: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The ledger of one configuration.  `folders` were made for it, the outermost first."""
+
+    path: str
+    wishes: Wishes
+    folders: tuple[str, ...] = ()
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    is_done: bool = False
+    since_done: list[str] = field(default_factory=list)
+
+    def begin(self, name: str, before: Mapping[str, Any]) -> None:
+        """A step is about to be taken.  Raises OSError; then it must not be."""
+        self._append({"step": name, "begun": dict(before)})
+        self._note(name, before, None)
+
+    def made(self, name: str, marks: Mapping[str, Any]) -> None:
+        """It was."""
+        self._append({"step": name, "made": dict(marks)})
+        self._note(name, self.steps[name].before, marks)
+
+    def undone(self, name: str) -> None:
+        """What it has made is gone again."""
+        self._append({"step": name, "undone": True})
+        self._forget(name)
+
+    def done(self) -> None:
+        """All was made, and told."""
+        self._append({"done": True})
+        self.is_done, self.since_done = True, []
+
+    def remove(self) -> None:
+        """The ledger itself, and those of its folders that are empty.  Raises OSError."""
+        os.unlink(self.path)
+        sync_directory(os.path.dirname(self.path))
+        for folder in reversed(self.folders):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                return
+
+    def _append(self, value: Mapping[str, Any]) -> None:
+        line = (json.dumps(value) + "\n").encode()
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            end = os.fstat(fd).st_size
+            try:
+                if os.write(fd, line) != len(line):
+                    raise LedgerFault(f"{self.path} could not be written to its end")
+                os.fsync(fd)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(fd, end)
+                raise
+        finally:
+            os.close(fd)
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        """A line of the file."""
+        if value.get("done"):
+            self.is_done, self.since_done = True, []
+            return
+        name = str(value["step"])
+        if "begun" in value:
+            self._note(name, value["begun"], None)
+        elif "made" in value:
+            self._note(name, self.steps[name].before, value["made"])
+        else:
+            self._forget(name)
+
+    def _note(self, name: str, before: Mapping[str, Any], marks: Mapping[str, Any] | None) -> None:
+        self.steps[name] = StepRecord(name, before, marks)
+        if name not in self.since_done:
+            self.since_done.append(name)
+
+    def _forget(self, name: str) -> None:
+        self.steps.pop(name, None)
+        if name in self.since_done:
+            self.since_done.remove(name)
+
+
+def ledger_path(config: str) -> str:
+    """Where the ledger of a configuration file is."""
+    return config + SUFFIX
+
+
+def read_ledger(config: str) -> Ledger | None:
+    """The ledger, None where there is none.  Raises OSError, `LedgerFault` for one that cannot be understood."""
+    path = ledger_path(config)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb+") as file:
+        found = os.fstat(fd)
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            raise LedgerFault(f"{path} may be written by others: what it says is not done")
+        octets = file.read(LEDGER_OCTETS)
+        whole = octets[: octets.rfind(b"\n") + 1]
+        if whole != octets:
+            file.truncate(len(whole))
+    try:
+        first, *lines = [json.loads(line) for line in whole.splitlines()]
+        ledger = Ledger(path, Wishes.of_plain(first["wishes"]), tuple(map(str, first["folders"])))
+        for line in lines:
+            ledger.take(line)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LedgerFault(f"{path} cannot be understood ({error}): what it names has to be looked at by hand") from error
+    return ledger
+
+
+def open_ledger(wishes: Wishes, folder_mode: int) -> Ledger:
+    """A new ledger, with the folders that it needs.  They come into being with it, in one step.  Raises OSError."""
+    path = ledger_path(wishes.config)
+    missing = _missing_folders(os.path.dirname(path))
+    ledger = Ledger(path, wishes, tuple(missing))
+    text = json.dumps({"quickstart": 1, "wishes": wishes.plain, "folders": missing}) + "\n"
+    draft = (missing[0] if missing else path) + DRAFT
+    _clear(draft)
+    try:
+        if not missing:
+            _write(draft, text)
+        else:
+            inner = draft + os.path.dirname(path)[len(missing[0]) :]
+            os.mkdir(draft, folder_mode)
+            os.makedirs(inner, folder_mode, exist_ok=True)
+            for folder in (draft, *[draft + one[len(missing[0]) :] for one in missing[1:]]):
+                os.chmod(folder, folder_mode)
+            _write(os.path.join(inner, os.path.basename(path)), text)
+            sync_directory(inner)
+        os.rename(draft, missing[0] if missing else path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _clear(draft)
+        raise
+    sync_directory(os.path.dirname(missing[0] if missing else path))
+    return ledger
+
+
+@contextlib.contextmanager
+def locked(config: str) -> Iterator[None]:
+    """One quickstart at a time, by a lock on the innermost folder that is there.  Raises `LedgerFault` where one runs."""
+    folder = os.path.dirname(config)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LedgerFault(f"another program is changing something in {folder}") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _missing_folders(folder: str) -> list[str]:
+    missing: list[str] = []
+    while not os.path.lexists(folder):
+        missing.insert(0, folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def _clear(path: str) -> None:
+    """What a run that was killed has left of its first step."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def _write(path: str, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,182 @@
+"""Which steps there are for what is asked, on this host; and what forbids them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mailserver.accounts.table import AccountsFile, key_of
+from mailserver.config.fault import ConfigurationError
+from mailserver.processes.identity import as_owner_of
+from mailserver.quickstart.configuration_text import configuration_text, is_the_sample
+from mailserver.quickstart.ledger import Ledger, StepRecord
+from mailserver.quickstart.own_steps import CertificateStep, FirstAccountStep, SigningKeysStep, SystemUserStep
+from mailserver.quickstart.steps import FileStep, FolderStep, Marks, QuickStep
+from mailserver.quickstart.system_files import UNIT_NAME, UNIT_PLACES, unit_text
+from mailserver.quickstart.wishes import Wishes, WrongWish
+
+__all__ = ["DATA_MODE", "KEYS_MODE", "QuickHost", "config_folder_mode", "forbid", "steps_of", "this_host"]
+
+# As debian/mailserver.postinst and docs/operating.md have them; others may pass through data only to sendmail's folder in it.
+DATA_MODE, OPEN_DATA_MODE, KEYS_MODE, CONFIG_MODE = 0o700, 0o711, 0o700, 0o755
+COMMAND_SECONDS = 60
+CONFIGURATION, UNIT = "configuration", "unit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuickHost:
+    """The host.  `run` runs one of its programs, or raises OSError with its words; `has_systemd`: a unit is of use here."""
+
+    uid: int
+    home: str
+    twistd: str
+    has_systemd: bool
+    systemd_runs: bool
+    has_ipv6: bool
+    run: Callable[[Sequence[str]], None]
+    unit_places: Sequence[str] = UNIT_PLACES
+
+
+def this_host() -> QuickHost:
+    """The host that this runs on."""
+    runs = os.path.isdir("/run/systemd/system")
+    return QuickHost(
+        uid=os.geteuid(), home=os.path.expanduser("~"), twistd=os.path.join(os.path.dirname(sys.executable), "twistd"),
+        has_systemd=runs or (shutil.which("systemctl") is not None and os.path.isdir(UNIT_PLACES[0])), systemd_runs=runs,
+        has_ipv6=_has_ipv6(), run=_run,
+    )  # fmt: skip
+
+
+def _run(words: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise OSError(110, f"gives no answer within {COMMAND_SECONDS} s", words[0]) from None
+    if done.returncode:
+        raise OSError(5, f"ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}", " ".join(words))
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def config_folder_mode(wishes: Wishes) -> int:
+    """Of the configuration's folder, where it is made."""
+    return CONFIG_MODE if wishes.user else 0o700
+
+
+def steps_of(wishes: Wishes, host: QuickHost, ledger: Ledger | None, password: Callable[[], str]) -> list[QuickStep]:
+    """In the order in which they are taken: the configuration comes last, so that whoever finds it finds all that it names."""
+
+    def owner() -> tuple[int, int]:
+        if not wishes.user:
+            return os.geteuid(), os.getegid()
+        try:
+            entry = pwd.getpwnam(wishes.user)
+        except KeyError:
+            return -1, -1  # not made yet
+        return entry.pw_uid, entry.pw_gid
+
+    is_told = ledger is None or FirstAccountStep.name not in ledger.since_done
+    data_mode = OPEN_DATA_MODE if wishes.local_programs else DATA_MODE
+    steps: list[QuickStep] = []
+    if wishes.user:
+        steps.append(SystemUserStep(wishes.user, (wishes.data, wishes.keys), host.run))
+    steps += [
+        FolderStep("data folder", wishes.data, data_mode, owner),
+        FolderStep("keys folder", wishes.keys, KEYS_MODE, owner),
+        SigningKeysStep(wishes.keys, wishes.domain),
+        CertificateStep(wishes.data, wishes.hostname),
+        FirstAccountStep(wishes.accounts, wishes.data, wishes.address, password, is_told=is_told),
+    ]
+    steps += _unit_step(wishes, host, ledger)
+    steps.append(FileStep(CONFIGURATION, wishes.config, configuration_text(wishes), may_replace=is_the_sample))
+    return steps
+
+
+def _unit_step(wishes: Wishes, host: QuickHost, ledger: Ledger | None) -> list[QuickStep]:
+    """A unit of ours, unless the package has brought one that starts the same."""
+    if not wishes.user or (ledger is None or UNIT not in ledger.steps) and (not host.has_systemd or _fitting_unit(wishes, host)):
+        return []
+    return [UnitStep(os.path.join(host.unit_places[0], UNIT_NAME), unit_text(wishes, host.twistd), host)]
+
+
+class UnitStep(FileStep):
+    """The unit, which systemd is told of."""
+
+    def __init__(self, path: str, text: str, host: QuickHost) -> None:
+        super().__init__(UNIT, path, text)
+        self._host = host
+
+    def make(self, before: Marks) -> Marks:
+        """Put it in place."""
+        marks = super().make(before)
+        if self._host.systemd_runs:
+            self._host.run(["systemctl", "daemon-reload"])
+        return marks
+
+    def undo(self, record: StepRecord) -> str:
+        """Take it away; nothing starts it any more."""
+        if self._host.systemd_runs:
+            self._host.run(["systemctl", "disable", "--quiet", UNIT_NAME])
+        why = super().undo(record)
+        if self._host.systemd_runs:
+            self._host.run(["systemctl", "daemon-reload"])
+        return why
+
+
+def _fitting_unit(wishes: Wishes, host: QuickHost) -> bool:
+    """Whether the unit that systemd would take starts this server with this configuration."""
+    text = _unit_there(host)
+    return f"\nExecStart={host.twistd} -n mailserver --config {wishes.config}\n" in text
+
+
+def _unit_there(host: QuickHost) -> str:
+    for place in host.unit_places:
+        try:
+            with open(os.path.join(place, UNIT_NAME), encoding="utf-8", errors="replace") as file:
+                return file.read(1 << 20)
+        except FileNotFoundError:
+            continue
+    return ""
+
+
+def forbid(wishes: Wishes, host: QuickHost, ledger: Ledger | None) -> None:
+    """Raises `WrongWish` where somebody else has made what would be made; OSError where it cannot be looked at."""
+    begun = {} if ledger is None else ledger.steps
+    if _is_below(wishes.config, wishes.data) or _is_below(wishes.config, wishes.keys):
+        raise WrongWish(f"{wishes.config}: the configuration cannot be in a folder of the server's, who could change it then")
+    if _is_below(wishes.keys, wishes.data) or _is_below(wishes.data, wishes.keys):
+        raise WrongWish(f"{wishes.keys}: keys belong into no copy of {wishes.data}: say another --keys")
+    if CONFIGURATION not in begun and os.path.lexists(wishes.config):
+        with open(wishes.config, encoding="utf-8", errors="replace", newline="") as file:
+            if not is_the_sample(file.read(1 << 24)):
+                words = "`mailserver domain add` and `mailserver user add` change it, and `mailserver check` looks at it"
+                raise WrongWish(f"{wishes.config} is there already, and no quickstart has made it: nothing was touched; {words}")
+    own_unit = os.path.join(host.unit_places[0], UNIT_NAME)
+    if wishes.user and host.has_systemd and UNIT not in begun and os.path.lexists(own_unit) and not _fitting_unit(wishes, host):
+        raise WrongWish(f"{own_unit} is there already, and starts something else: nothing was touched")
+    if FirstAccountStep.name not in begun and os.path.exists(wishes.accounts):
+        try:
+            with as_owner_of(wishes.data):
+                known = key_of(wishes.address) in AccountsFile(wishes.accounts, wishes.data).read()
+        except ConfigurationError as error:
+            raise WrongWish(str(error)) from None
+        if known:
+            why = f"{wishes.accounts} has the account {wishes.address} already, and no quickstart has made it"
+            raise WrongWish(f"{why}: nothing was touched; say another address, or `mailserver user remove` it")
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder.rstrip("/")

@@ -1,0 +1,49 @@
+"""The files that the host has to have: the unit, and the account's line for systemd-sysusers.  Both are those of ``etc/``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from importlib.resources import files
+
+from mailserver.config.choice import INSTALLED
+from mailserver.quickstart.wishes import SYSTEM_DATA, Wishes
+
+__all__ = ["UNIT_NAME", "UNIT_PLACES", "account_line", "unit_text"]
+
+UNIT_NAME = "mailserver.service"
+UNIT_PLACES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")  # systemd takes the first
+OPT = "/opt/mailserver/bin/twistd"
+
+
+def account_line() -> str:
+    """What systemd-sysusers makes the account from."""
+    text = files("mailserver.quickstart").joinpath("sysusers.conf").read_text(encoding="utf-8")
+    return next(line for line in text.splitlines() if line.startswith("u "))
+
+
+def unit_text(wishes: Wishes, twistd: str) -> str:
+    """The unit, with our program and our folders in the places of the usual ones."""
+    text = files("mailserver.quickstart").joinpath(UNIT_NAME).read_text(encoding="utf-8")
+    text = text.replace(OPT, _word(twistd), 1).replace(f"--config {INSTALLED}", f"--config {_word(wishes.config)}", 1)
+    text = text.replace("# A hardened unit for an installation in /opt/mailserver with its configuration in /etc/mailserver.",
+                        "# Written by `mailserver quickstart`.", 1)  # fmt: skip
+    if wishes.local_programs:
+        text = text.replace("StateDirectoryMode=0700", "StateDirectoryMode=0711", 1)
+    if wishes.user and wishes.user != "mailserver":
+        text = text.replace("User=mailserver\nGroup=mailserver", f"User={wishes.user}\nGroup={wishes.user}", 1)
+    if (wishes.data, wishes.keys) != (SYSTEM_DATA, f"{SYSTEM_DATA}-keys"):
+        text = text.replace("StateDirectory=mailserver mailserver-keys\n", "", 1)
+        text = text.replace("WorkingDirectory=/var/lib/mailserver\n", f"WorkingDirectory={_path(wishes.data)}\n", 1)
+        paths = f"ReadWritePaths={_word(wishes.data)} {_word(wishes.keys)}\n"
+        text = text.replace("ProtectSystem=strict\n", f"ProtectSystem=strict\n{paths}", 1)
+    return text
+
+
+def _word(path: str) -> str:
+    """As systemd reads words: percent signs are doubled, blanks stand in quotes."""
+    return shlex.quote(_path(path)) if any(c.isspace() for c in path) else _path(path)
+
+
+def _path(path: str) -> str:
+    return os.path.normpath(path).replace("%", "%%")

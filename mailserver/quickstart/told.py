@@ -1,0 +1,68 @@
+"""What a person is told at the end: the password, once; the settings of a mail program; the next command."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from mailserver.config.choice import INSTALLED
+from mailserver.doctor.house_facts import DomainFacts
+from mailserver.quickstart.plan import QuickHost
+from mailserver.quickstart.wishes import Wishes
+
+__all__ = ["client_settings", "new_password", "next_commands", "settings_lines", "start_command"]
+
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that looks like another
+GROUPS, GROUP_LETTERS = 4, 5  # 99 bits
+
+
+def new_password() -> str:
+    """A password that can be typed from a sheet of paper."""
+    return "-".join("".join(secrets.choice(LETTERS) for _ in range(GROUP_LETTERS)) for _ in range(GROUPS))
+
+
+def client_settings(wishes: Wishes, facts: DomainFacts) -> list[dict[str, Any]]:
+    """For each way to send: host, port, encryption, user.  The first is the one to be preferred (RFC 8314)."""
+    ways = sorted(facts.services, key=lambda one: one.service != "_submissions._tcp")
+    return [
+        {"host": facts.hostname, "port": one.port, "tls": "TLS" if "submissions" in one.service else "STARTTLS", "user": wishes.address}
+        for one in ways
+    ]
+
+
+def settings_lines(wishes: Wishes, facts: DomainFacts) -> list[str]:
+    """The same for people."""
+    lines = [
+        f"  outgoing mail   {one['host']}, port {one['port']}, {one['tls']}, user {one['user']}"
+        for one in client_settings(wishes, facts)
+    ]
+    return [*lines, f"  incoming mail   by Dovecot over {wishes.data}/mail: docs/accounts.md says how it asks for these accounts"]
+
+
+def start_command(wishes: Wishes, host: QuickHost) -> str:
+    """What starts the server."""
+    if wishes.user and host.systemd_runs:
+        return "systemctl enable --now mailserver"
+    words = [host.twistd, "-n", *(["--uid", wishes.user, "--gid", wishes.user] if wishes.user else []), "mailserver"]
+    return shlex.join([*words, *config_words(wishes)])
+
+
+def config_words(wishes: Wishes) -> Sequence[str]:
+    """How the commands are told which configuration, where it is not the installed one."""
+    return () if wishes.config == INSTALLED else ("--config", wishes.config)
+
+
+def next_commands(wishes: Wishes, host: QuickHost, program: str) -> list[tuple[str, str]]:
+    """What to type next, and what it does."""
+
+    def ours(*words: str) -> str:
+        return shlex.join([program, *words, *config_words(wishes)])
+
+    return [
+        (start_command(wishes, host), "starts the server"),
+        (ours("dns", wishes.domain, "--watch"), "ticks the records off, once they stand in the DNS"),
+        (ours("dns", wishes.domain, "--push", "--key", "FILE"), "puts them there, where your DNS takes updates (RFC 2136)"),
+        (ours("selftest"), "sends a mail through the server and says how long each step took"),
+    ]
