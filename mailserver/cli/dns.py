@@ -131,7 +131,7 @@ def examine(options: argparse.Namespace) -> int:
     return _watch(options, facts, look)
 
 
-def _seen(configuration: Configuration) -> SeenLive:
+def _seen(configuration: Configuration, seconds: float | None = None) -> SeenLive:
     from mailserver.doctor.asking import SeenLive
     from mailserver.doctor.configured import recursive_servers
 
@@ -139,7 +139,7 @@ def _seen(configuration: Configuration) -> SeenLive:
         servers = recursive_servers(configuration)
     except OSError as error:
         raise Unable(f"{error.filename}: {error.strerror}", EX_IOERR) from error
-    return SeenLive(servers, port=AUTHORITY_PORT, timeout_seconds=ANSWER_SECONDS, total_seconds=LOOK_SECONDS)
+    return SeenLive(servers, port=AUTHORITY_PORT, timeout_seconds=seconds or ANSWER_SECONDS, total_seconds=LOOK_SECONDS)
 
 
 def _looker(
@@ -220,9 +220,9 @@ def _primary(seen: Seen, zone: str) -> ServerAddress:
 # --- what is wanted ---
 
 
-def zone_lines(configuration: Configuration, facts: DomainFacts) -> list[str]:
-    """The records that are wanted, as ``--zone`` prints them."""
-    return _record_lines(*_wanted_parts(configuration, facts))
+def zone_lines(configuration: Configuration, facts: DomainFacts, answer_seconds: float) -> list[str]:
+    """The records that are wanted, as ``--zone`` prints them; a name server has so long for an answer."""
+    return _record_lines(*_wanted_parts(configuration, facts, answer_seconds))
 
 
 def _print_zone(options: argparse.Namespace, configuration: Configuration, facts: DomainFacts) -> int:
@@ -234,13 +234,13 @@ def _print_zone(options: argparse.Namespace, configuration: Configuration, facts
 
 
 def _wanted_parts(
-    configuration: Configuration, facts: DomainFacts
+    configuration: Configuration, facts: DomainFacts, answer_seconds: float | None = None
 ) -> tuple[Sequence[ZoneRecord], Sequence[ZoneRecord], Sequence[ZoneRecord]]:
     """Those of the domain's zone, those of others, and those that are of use in a signed zone alone."""
     from mailserver.doctor.seen import DNSSECState
     from mailserver.doctor.wanted import ptr_record, tlsa_records, wanted
 
-    signed = _seen(configuration).zone(facts.hostname).dnssec is DNSSECState.SECURE
+    signed = _seen(configuration, answer_seconds).zone(facts.hostname).dnssec is DNSSECState.SECURE
     records = wanted(facts, signed=signed)
     below = f".{facts.domain}"
     ours = [one for one in records if one.name == facts.domain or one.name.endswith(below)]

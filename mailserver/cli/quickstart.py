@@ -35,7 +35,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     parser.add_argument("--undo", action="store_true", help="take away what it has made and nobody has changed; never mail")
     parser.add_argument("--start", action="store_true", help="enable and start the service, where systemd runs")
     parser.add_argument("--password-stdin", action="store_true", help="read the account's password from standard input, one line")
-    parser.add_argument("--hostname", metavar="NAME", help="what the server calls itself (default: the host's full name, else mail.DOMAIN)")
+    parser.add_argument("--hostname", metavar="NAME", help="what the server calls itself (default: the host's name)")
     parser.add_argument("--data", metavar="FOLDER", help="the queue, the mail, the accounts (default: /var/lib/mailserver)")
     parser.add_argument("--keys", metavar="FOLDER", help="keys (default: the data folder's name with -keys)")
     parser.add_argument(
@@ -249,7 +249,10 @@ def _show(wishes: Wishes, sightings: list[Sighting], plan: list[QuickStep], ledg
 
 def _tell_dry(options: argparse.Namespace, sightings: list[Sighting], plan: list[QuickStep], text: str) -> int:
     if options.json:
-        as_json({"dry_run": True, "preflight": [one.plain for one in sightings], "would_make": [one.words for one in plan], "configuration": text})
+        as_json({
+            "dry_run": True, "preflight": [one.plain for one in sightings], "would_make": [one.words for one in plan],
+            "configuration": text,
+        })  # fmt: skip
     else:
         say("The configuration would be:", "", text, "Nothing was made (--dry-run).")
     return 0
@@ -290,9 +293,8 @@ def _tell(
     from mailserver.quickstart.told import client_settings, next_commands, settings_lines
 
     facts = _facts(configuration, wishes)
-    program = os.path.join(os.path.dirname(host.twistd), "mailserver")
-    commands = next_commands(wishes, host, program if wishes.user == "" or not os.path.exists("/usr/bin/mailserver") else "mailserver")
-    zone = zone_lines(configuration, facts)
+    commands = next_commands(wishes, host)
+    zone = zone_lines(configuration, facts, SEEN_ANSWER_SECONDS)
     if options.json:
         as_json({
             "address": wishes.address, "hostname": wishes.hostname, "configuration": wishes.config, "made": made,
@@ -350,7 +352,8 @@ def _undo(options: argparse.Namespace, config: str, host: QuickHost, ledger: Led
     if not came.failed:
         ledger.remove()
     if options.json:
-        as_json({"undone": [one for one in names if one not in ledger.steps], "stays": list(came.stays), "failed": list(came.failed)})
+        gone = [one for one in names if one not in ledger.steps]
+        as_json({"undone": gone, "stays": list(came.stays), "failed": list(came.failed)})
     else:
         say(*[plain(one) for one in (*came.stays, *came.failed)])
         say("All of it is taken back." if not came.stays and not came.failed else "The rest is taken back.")

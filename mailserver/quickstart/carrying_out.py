@@ -21,14 +21,14 @@ class StepsUndone:
 
 
 def missing(steps: Sequence[QuickStep], ledger: Ledger | None) -> list[QuickStep]:
-    """Those that have to be taken.  A step that was begun has; what is there and was not begun is somebody else's.  Raises OSError."""
+    """Those that have to be taken: what was begun, and what is not there.  Raises OSError."""
     records = {} if ledger is None else ledger.steps
     begun = {name for name, record in records.items() if record.marks is None}
     return [one for one in steps if one.name in begun or not one.is_there()]
 
 
 def take(steps: Sequence[QuickStep], ledger: Ledger, tell: Callable[[QuickStep], None]) -> None:
-    """Take those that have to be.  Whatever fails, all that this run and those that were cut off have made is taken back.
+    """Take those that have to be.  Whatever fails, all that this run and those that were cut off have newly made is taken back.
 
     Raises what a step raises.
     """
@@ -41,7 +41,7 @@ def take(steps: Sequence[QuickStep], ledger: Ledger, tell: Callable[[QuickStep],
             ledger.made(step.name, step.make(before))
             tell(step)
     except BaseException:
-        if not undo(steps, ledger, ledger.since_done).failed and not ledger.is_done:
+        if not undo(steps, ledger, ledger.new).failed and not ledger.is_done:
             with contextlib.suppress(OSError):
                 ledger.remove()
         raise

@@ -5,6 +5,7 @@ The sample (``etc/mailserver.toml``) is the one source: what it explains stands 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -62,6 +63,7 @@ def understands_acme() -> bool:
     return "acme" in TLSTable.model_fields or "acme" in Configuration.model_fields
 
 
+@functools.lru_cache(maxsize=2)
 def configuration_text(wishes: Wishes) -> str:
     """The file's text.  Only what this server understands is in it; whoever writes it reads it back with the schema."""
     text = sample()
@@ -136,7 +138,8 @@ def _more(wishes: Wishes) -> str:
     lines: list[str] = []
     if wishes.with_web and understands_web():
         for port, tls, why in ((wishes.ports.https, "implicit", "policies, settings"), (wishes.ports.http, "none", "ACME")):
-            lines += ["", "[[listen]]", f'service  = "web"                     # {why}', f'endpoint = "{_endpoint(wishes, port)}"']
+            lines += ["", "[[listen]]", f'service  = "web"                     # {why}']
+            lines.append(f'endpoint = "{_endpoint(wishes, port)}"')
             lines += [f'tls      = "{tls}"'] if tls != "none" else []
     return "".join(line + "\n" for line in lines)
 

@@ -1,4 +1,7 @@
-"""What preflight looks with: the name servers, other hosts, this host's ports, disk and clock.  Everything blocks, each for a bounded time."""
+"""What preflight looks with: name servers, other hosts, this host's ports, disk and clock.
+
+Everything blocks, each for a bounded time.
+"""
 
 from __future__ import annotations
 
@@ -88,9 +91,9 @@ class Eyes:
         """What stands at an https URL.  Raises OSError or ValueError."""
         until = time.monotonic() + FETCH_SECONDS
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        request = urllib.request.Request(url, headers={"Accept": "application/rdap+json, application/json"})
-        if request.type != "https":
+        if not url.startswith("https://"):
             raise ValueError(f"{url} is no https URL")
+        request = urllib.request.Request(url, headers={"Accept": "application/rdap+json, application/json"})  # noqa: S310
         said = b""
         with opener.open(request, timeout=ANSWER_SECONDS) as answer:
             while octets := answer.read1(65536):
@@ -130,7 +133,8 @@ class Eyes:
         for link in glob.glob("/proc/[0-9]*/fd/[0-9]*") if inodes else ():
             with contextlib.suppress(OSError):
                 if os.readlink(link) in inodes:
-                    with open(os.path.join(os.path.dirname(os.path.dirname(link)), "comm"), encoding="utf-8", errors="replace") as file:
+                    process = os.path.dirname(os.path.dirname(link))
+                    with open(os.path.join(process, "comm"), encoding="utf-8", errors="replace") as file:
                         return file.read(64).strip()
         return ""
 
@@ -163,7 +167,7 @@ class Eyes:
         if len(said) < 48 or said[1] == 0:
             raise OSError("an answer that says nothing of the time")
         whole, part = struct.unpack("!II", said[40:48])
-        return (began + ended) / 2 - (whole - NTP_EPOCH + part / 2**32)
+        return float((began + ended) / 2 - (whole - NTP_EPOCH + part / 2**32))
 
     def is_clock_kept(self) -> bool | None:
         """Whether the kernel says that somebody keeps the clock right; None where it says nothing."""

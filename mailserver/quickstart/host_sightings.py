@@ -47,7 +47,7 @@ def ports(seeing: Seeing) -> list[Sighting]:
         found.insert(0, Sighting("ports", Standing.OK, f"{', '.join(free)}: {'the server has them' if seeing.runs else 'free'}"))
     if wishes.ports.mx != 25:
         why = f"mail from others comes to port 25, and the server will listen on {wishes.ports.mx}"
-        found.append(Sighting("ports", Standing.WARN, why, f"lead port 25 there: nft, a router, or docker -p 25:{wishes.ports.mx}"))
+        found.append(Sighting("ports", Standing.WARN, why, f"lead port 25 there: a router, nft, -p 25:{wishes.ports.mx}"))
     return found
 
 

@@ -1,5 +1,6 @@
-"""What quickstart has made and is about to make, on the disk before each step: so that a failure takes it all away again, a kill is
-completed by the next run, and ``--undo`` knows what is its own.
+"""What quickstart has made and is about to make, on the disk before each step.
+
+So a failure takes it all away again, a kill is completed by the next run, and ``--undo`` knows what is its own.
 
     /etc/mailserver/mailserver.toml.quickstart     beside the configuration, root's alone: what it says is removed as root
 
@@ -44,7 +45,10 @@ class StepRecord:
 
 @dataclass(slots=True)
 class Ledger:
-    """The ledger of one configuration.  `folders` were made for it, the outermost first."""
+    """The ledger of one configuration.  `folders` were made for it, the outermost first.
+
+    `since_done` are the steps that were begun since a person was told all, `new` those of them that were never taken before.
+    """
 
     path: str
     wishes: Wishes
@@ -52,6 +56,7 @@ class Ledger:
     steps: dict[str, StepRecord] = field(default_factory=dict)
     is_done: bool = False
     since_done: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
 
     def begin(self, name: str, before: Mapping[str, Any]) -> None:
         """A step is about to be taken.  Raises OSError; then it must not be."""
@@ -71,7 +76,7 @@ class Ledger:
     def done(self) -> None:
         """All was made, and told."""
         self._append({"done": True})
-        self.is_done, self.since_done = True, []
+        self.is_done, self.since_done, self.new = True, [], []
 
     def remove(self) -> None:
         """The ledger itself, and those of its folders that are empty.  Raises OSError."""
@@ -102,7 +107,7 @@ class Ledger:
     def take(self, value: Mapping[str, Any]) -> None:
         """A line of the file."""
         if value.get("done"):
-            self.is_done, self.since_done = True, []
+            self.is_done, self.since_done, self.new = True, [], []
             return
         name = str(value["step"])
         if "begun" in value:
@@ -113,14 +118,17 @@ class Ledger:
             self._forget(name)
 
     def _note(self, name: str, before: Mapping[str, Any], marks: Mapping[str, Any] | None) -> None:
+        if name not in self.steps:
+            self.new.append(name)
         self.steps[name] = StepRecord(name, before, marks)
         if name not in self.since_done:
             self.since_done.append(name)
 
     def _forget(self, name: str) -> None:
         self.steps.pop(name, None)
-        if name in self.since_done:
-            self.since_done.remove(name)
+        for names in (self.since_done, self.new):
+            if name in names:
+                names.remove(name)
 
 
 def ledger_path(config: str) -> str:

@@ -18,7 +18,10 @@ from mailserver.trust.dns_lists import CodeSet, address_name, read_answer
 
 __all__ = ["addresses", "age", "dns_lists", "outwards", "resolver", "reverse_names"]
 
-LISTS = (("zen.spamhaus.org", "127.255.255.0/24", "https://check.spamhaus.org/"), ("bl.spamcop.net", "127.255.255.0/24", "https://www.spamcop.net/bl.shtml"))
+LISTS = (
+    ("zen.spamhaus.org", "127.255.255.0/24", "https://check.spamhaus.org/"),
+    ("bl.spamcop.net", "127.255.255.0/24", "https://www.spamcop.net/bl.shtml"),
+)  # zone, the codes with which it refuses a resolver, where to ask to be taken off
 FAR_DOMAINS = ("gmail.com", "outlook.com", "yahoo.com")  # whose hosts take connections from everybody
 NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 YOUNG_DAYS = 30
@@ -55,8 +58,10 @@ def addresses(seeing: Seeing) -> list[Sighting]:
         return [Sighting("addresses", Standing.WARN, why, "say which it is: --address 203.0.113.7")]
     if not facts.addresses:
         why = "this host has no address of the Internet: is it behind a NAT?"
-        return [Sighting("addresses", Standing.UNKNOWN, why, "say --address 203.0.113.7, or --nat where the DNS shows it already")]
-    return [Sighting("addresses", Standing.OK, ", ".join(facts.addresses)), *_records("host's records", check_addresses(facts, seeing.seen))]
+        fix = "say --address 203.0.113.7, or --nat where the DNS shows it already"
+        return [Sighting("addresses", Standing.UNKNOWN, why, fix)]
+    own = Sighting("addresses", Standing.OK, ", ".join(facts.addresses))
+    return [own, *_records("host's records", check_addresses(facts, seeing.seen))]
 
 
 def reverse_names(seeing: Seeing) -> list[Sighting]:
@@ -116,7 +121,8 @@ def dns_lists(seeing: Seeing) -> list[Sighting]:
                 why = told.failure or "it does not answer this resolver: lists want one of your own"
                 listed.append(Sighting("DNS lists", Standing.UNKNOWN, f"{zone}: {why}"))
             elif answer.says == "listed":
-                listed.append(Sighting("DNS lists", Standing.FAIL, f"{address} is on {zone} ({', '.join(answer.codes)})", f"ask to be taken off: {where}"))
+                why = f"{address} is on {zone} ({', '.join(answer.codes)})"
+                listed.append(Sighting("DNS lists", Standing.FAIL, why, f"ask to be taken off: {where}"))
         clean = len(LISTS) - len(listed)
         found += [*([Sighting("DNS lists", Standing.OK, f"{address}: on none of {clean}")] if clean else []), *listed]
     return found or [Sighting("DNS lists", Standing.UNKNOWN, "the host's addresses are not known")]
@@ -128,8 +134,9 @@ def age(seeing: Seeing) -> list[Sighting]:
     try:
         domain, since = registered_at(seeing.wishes.domain, seeing.eyes.fetch)
     except (NotTold, OSError, ValueError) as error:
-        return [Sighting(name, Standing.UNKNOWN, str(error))]
+        return [Sighting(name, Standing.UNKNOWN, str(getattr(error, "reason", error)))]
     days = (datetime.now(UTC) - since).days
     if days < YOUNG_DAYS:
-        return [Sighting(name, Standing.WARN, f"{domain} was registered {days} days ago", "send little in the first weeks: large providers distrust new domains")]
+        fix = "send little in the first weeks: large providers distrust new domains"
+        return [Sighting(name, Standing.WARN, f"{domain} was registered {days} days ago", fix)]
     return [Sighting(name, Standing.OK, f"{domain} was registered on {since.date()}")]

@@ -57,8 +57,8 @@ class SystemUserStep:
                 self._run(["systemd-sysusers", "--inline", f'u {self._user} - "{comment}" {home}'])
             elif shutil.which("useradd"):
                 shell = "/usr/sbin/nologin"
-                words = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--comment", comment, "--shell", shell]
-                self._run(["useradd", *words, self._user])
+                words = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--comment", comment]
+                self._run(["useradd", *words, "--shell", shell, self._user])
             else:
                 raise FileNotFoundError(2, "neither systemd-sysusers nor useradd is there: make this user by hand", self._user)
         uid = self._uid()

@@ -36,6 +36,7 @@ class QuickHost:
     uid: int
     home: str
     twistd: str
+    program: str
     has_systemd: bool
     systemd_runs: bool
     has_ipv6: bool
@@ -46,8 +47,12 @@ class QuickHost:
 def this_host() -> QuickHost:
     """The host that this runs on."""
     runs = os.path.isdir("/run/systemd/system")
+    programs = os.path.dirname(sys.executable)
+    own = os.path.join(programs, "mailserver")
+    on_path = shutil.which("mailserver")
     return QuickHost(
-        uid=os.geteuid(), home=os.path.expanduser("~"), twistd=os.path.join(os.path.dirname(sys.executable), "twistd"),
+        uid=os.geteuid(), home=os.path.expanduser("~"), twistd=os.path.join(programs, "twistd"),
+        program="mailserver" if on_path is not None and os.path.realpath(on_path) == os.path.realpath(own) else own,
         has_systemd=runs or (shutil.which("systemctl") is not None and os.path.isdir(UNIT_PLACES[0])), systemd_runs=runs,
         has_ipv6=_has_ipv6(), run=_run,
     )  # fmt: skip
@@ -107,7 +112,8 @@ def steps_of(wishes: Wishes, host: QuickHost, ledger: Ledger | None, password: C
 
 def _unit_step(wishes: Wishes, host: QuickHost, ledger: Ledger | None) -> list[QuickStep]:
     """A unit of ours, unless the package has brought one that starts the same."""
-    if not wishes.user or (ledger is None or UNIT not in ledger.steps) and (not host.has_systemd or _fitting_unit(wishes, host)):
+    is_ours = ledger is not None and UNIT in ledger.steps
+    if not wishes.user or (not is_ours and (not host.has_systemd or _fitting_unit(wishes, host))):
         return []
     return [UnitStep(os.path.join(host.unit_places[0], UNIT_NAME), unit_text(wishes, host.twistd), host)]
 

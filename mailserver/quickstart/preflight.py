@@ -43,7 +43,7 @@ def look(
     def one(name: str, look: Callable[[Seeing], Sequence[Sighting]]) -> None:
         try:
             found[name] = look(seeing)
-        except Exception as error:  # whatever one look stumbles over, the others tell what they see
+        except Exception as error:  # noqa: BLE001 whatever one look stumbles over, the others tell what they see
             found[name] = [Sighting(name, Standing.UNKNOWN, f"{type(error).__name__}: {error}")]
 
     threads = [threading.Thread(target=one, args=pair, daemon=True) for pair in looks.items()]

@@ -18,7 +18,9 @@ from mailserver.mail.durable import replace_file, sync_directory
 from mailserver.processes.identity import as_owner_of
 from mailserver.quickstart.ledger import StepRecord
 
-__all__ = ["FileStep", "FolderStep", "Marks", "QuickStep", "changed_since", "clear_drafts", "digest_of", "digests_below", "removed"]
+__all__ = [
+    "FileStep", "FolderStep", "Marks", "QuickStep", "changed_since", "clear_drafts", "digest_of", "digests_below", "removed",
+]  # fmt: skip
 
 Marks = Mapping[str, Any]
 FILE_OCTETS = 1 << 24
@@ -189,7 +191,7 @@ def digests_below(folder: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def removed(folder: str, wanted: Mapping[str, str], folders: Sequence[str], owner: str) -> str:
-    """Remove these files below `folder` with the identity of `owner`'s owner, if each is as it was made; then `folders`, if empty."""
+    """Remove these files below `folder`, if each is as it was made; then `folders`, if empty.  Acts as the owner of `owner`."""
     with as_owner_of(owner):
         for name, digest in wanted.items():
             path = os.path.join(folder, name)

@@ -26,9 +26,9 @@ def new_password() -> str:
 def client_settings(wishes: Wishes, facts: DomainFacts) -> list[dict[str, Any]]:
     """For each way to send: host, port, encryption, user.  The first is the one to be preferred (RFC 8314)."""
     ways = sorted(facts.services, key=lambda one: one.service != "_submissions._tcp")
+    kinds = {"_submissions._tcp": "TLS", "_submission._tcp": "STARTTLS"}
     return [
-        {"host": facts.hostname, "port": one.port, "tls": "TLS" if "submissions" in one.service else "STARTTLS", "user": wishes.address}
-        for one in ways
+        {"host": facts.hostname, "port": one.port, "tls": kinds[one.service], "user": wishes.address} for one in ways
     ]
 
 
@@ -54,11 +54,11 @@ def config_words(wishes: Wishes) -> Sequence[str]:
     return () if wishes.config == INSTALLED else ("--config", wishes.config)
 
 
-def next_commands(wishes: Wishes, host: QuickHost, program: str) -> list[tuple[str, str]]:
+def next_commands(wishes: Wishes, host: QuickHost) -> list[tuple[str, str]]:
     """What to type next, and what it does."""
 
     def ours(*words: str) -> str:
-        return shlex.join([program, *words, *config_words(wishes)])
+        return shlex.join([host.program, *words, *config_words(wishes)])
 
     return [
         (start_command(wishes, host), "starts the server"),
