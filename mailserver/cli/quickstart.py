@@ -12,7 +12,7 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 if TYPE_CHECKING:
     from mailserver.config import Configuration
     from mailserver.doctor.house_facts import DomainFacts
-    from mailserver.quickstart.ledger import Ledger
+    from mailserver.quickstart.ledger import QuickLedger
     from mailserver.quickstart.plan import QuickHost
     from mailserver.quickstart.steps import QuickStep
     from mailserver.quickstart.verdicts import Sighting
@@ -100,7 +100,7 @@ def _config_path(options: argparse.Namespace, host: QuickHost) -> str:
     return os.path.abspath(named or default_places(host.uid, host.home)[0])
 
 
-def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledger: Ledger | None) -> int:
+def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None) -> int:
     from mailserver.quickstart.carrying_out import missing, take
     from mailserver.quickstart.ledger import open_ledger
     from mailserver.quickstart.plan import config_folder_mode, forbid, steps_of
@@ -139,7 +139,7 @@ def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledge
 # --- what is asked for ---
 
 
-def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: Ledger | None) -> Wishes:
+def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None) -> Wishes:
     """What is asked for now, or was before: then both have to agree.  Raises `WrongWish`."""
     from mailserver.quickstart import wishes as asked
     from mailserver.quickstart.configuration_text import for_programs, read_if_there
@@ -155,7 +155,7 @@ def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: L
         hostname=asked.checked_host(options.hostname) if options.hostname else asked.hostname_of(domain, *asked.own_names()),
         keys=os.path.abspath(options.keys or data + "-keys"), smarthost=smarthost, with_acme=not options.no_acme,
         with_web=not options.no_web, acme_directory=options.acme_directory or "", has_ipv6=host.has_ipv6,
-        ports=asked.Ports() if host.uid == 0 or _may_listen_low() else asked.HIGH_PORTS,
+        ports=asked.HousePorts() if host.uid == 0 or _may_listen_low() else asked.HIGH_PORTS,
         local_programs=read_if_there(config) == for_programs(),
     )  # fmt: skip
     if before is None:
@@ -185,7 +185,7 @@ def _password(options: argparse.Namespace) -> str:
     return new_password()
 
 
-def _configuration(wishes: Wishes, ledger: Ledger | None) -> tuple[Configuration, str]:
+def _configuration(wishes: Wishes, ledger: QuickLedger | None) -> tuple[Configuration, str]:
     """The configuration that will be: the file that is there by us, else our text, read back with the schema."""
     from mailserver.config import load, parse
     from mailserver.plugins.catalogue import discover
@@ -236,7 +236,7 @@ def _server_runs(wishes: Wishes) -> bool:
     return True
 
 
-def _show(wishes: Wishes, sightings: list[Sighting], plan: list[QuickStep], ledger: Ledger | None) -> None:
+def _show(wishes: Wishes, sightings: list[Sighting], plan: list[QuickStep], ledger: QuickLedger | None) -> None:
     say(f"A mail server for {wishes.domain}, called {wishes.hostname}.", "")
     for one in sightings:
         say(f"{MARKS[one.standing.value]}  {one.name}: {plain(one.why)}")
@@ -332,7 +332,7 @@ def _start(options: argparse.Namespace, host: QuickHost, wishes: Wishes) -> int:
     return 0
 
 
-def _undo(options: argparse.Namespace, config: str, host: QuickHost, ledger: Ledger | None) -> int:
+def _undo(options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None) -> int:
     """Take back.  Return 1 where something stays."""
     from mailserver.quickstart.carrying_out import undo
     from mailserver.quickstart.plan import steps_of

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mailserver.quickstart.ledger import Ledger
+from mailserver.quickstart.ledger import QuickLedger
 from mailserver.quickstart.steps import QuickStep
 
 __all__ = ["StepsUndone", "missing", "take", "undo"]
@@ -20,14 +20,14 @@ class StepsUndone:
     failed: tuple[str, ...]
 
 
-def missing(steps: Sequence[QuickStep], ledger: Ledger | None) -> list[QuickStep]:
+def missing(steps: Sequence[QuickStep], ledger: QuickLedger | None) -> list[QuickStep]:
     """Those that have to be taken: what was begun, and what is not there.  Raises OSError."""
     records = {} if ledger is None else ledger.steps
     begun = {name for name, record in records.items() if record.marks is None}
     return [one for one in steps if one.name in begun or not one.is_there()]
 
 
-def take(steps: Sequence[QuickStep], ledger: Ledger, tell: Callable[[QuickStep], None]) -> None:
+def take(steps: Sequence[QuickStep], ledger: QuickLedger, tell: Callable[[QuickStep], None]) -> None:
     """Take those that have to be.  Whatever fails, all that this run and those that were cut off have newly made is taken back.
 
     Raises what a step raises.
@@ -47,7 +47,7 @@ def take(steps: Sequence[QuickStep], ledger: Ledger, tell: Callable[[QuickStep],
         raise
 
 
-def undo(steps: Sequence[QuickStep], ledger: Ledger, names: Sequence[str]) -> StepsUndone:
+def undo(steps: Sequence[QuickStep], ledger: QuickLedger, names: Sequence[str]) -> StepsUndone:
     """Take back these, the last one first.  One that cannot be does not keep the others from it."""
     stays: list[str] = []
     failed: list[str] = []

@@ -14,7 +14,7 @@ from typing import get_args
 
 from mailserver.config.draft import Draft
 from mailserver.config.schema import Configuration, ListenTable, TLSTable
-from mailserver.quickstart.wishes import Ports, Wishes
+from mailserver.quickstart.wishes import HousePorts, Wishes
 
 __all__ = ["configuration_text", "for_programs", "is_the_sample", "read_if_there", "sample", "uncommented"]
 
@@ -105,7 +105,7 @@ def _listen(draft: Draft, wishes: Wishes) -> None:
         port = ports.get((table["service"], table.get("tls", "none")))
         if port is not None:
             draft.set(("listen", number), "endpoint", _endpoint(wishes, port))
-        elif table["service"] == "metrics" and wishes.ports.metrics != Ports().metrics:
+        elif table["service"] == "metrics" and wishes.ports.metrics != HousePorts().metrics:
             draft.set(("listen", number), "endpoint", f"tcp:{wishes.ports.metrics}:interface=127.0.0.1")
 
 

@@ -25,7 +25,7 @@ import dns.rcode
 
 from mailserver.mail.dns_records import ServerAddress
 
-__all__ = ["Eyes", "Told"]
+__all__ = ["Eyes", "NameTold"]
 
 ANSWER_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
@@ -40,7 +40,7 @@ FAULTS = (OSError, dns.exception.DNSException, EOFError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class NameTold:
     """What a name server has told: the records of that type, or why there are none."""
 
     records: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Eyes:
     def __init__(self, servers: Sequence[ServerAddress]) -> None:
         self.servers = tuple(servers)
 
-    def ask(self, name: str, type: str, *, checking_disabled: bool = False) -> Told:
+    def ask(self, name: str, type: str, *, checking_disabled: bool = False) -> NameTold:
         """Ask the first of the name servers that answers.  A name that does not exist is an answer without records."""
         failure = "this host has no name server"
         for server in self.servers:
@@ -68,11 +68,11 @@ class Eyes:
                 continue
             if said.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                 word = dns.rcode.to_text(said.rcode())
-                return Told(failure=f"{server.host} says {word}", is_servfail=said.rcode() == dns.rcode.SERVFAIL)
+                return NameTold(failure=f"{server.host} says {word}", is_servfail=said.rcode() == dns.rcode.SERVFAIL)
             found = [one for one in said.answer if one.rdtype == dns.rdatatype.from_text(type)]
             records = tuple([one.to_text() for rrset in found for one in rrset])
-            return Told(records, authenticated=bool(said.flags & dns.flags.AD))
-        return Told(failure=failure)
+            return NameTold(records, authenticated=bool(said.flags & dns.flags.AD))
+        return NameTold(failure=failure)
 
     def greeting(self, host: str, port: int) -> str:
         """The first line that a server says.  Raises OSError."""

@@ -23,7 +23,7 @@ from typing import Any
 from mailserver.mail.durable import sync_directory
 from mailserver.quickstart.wishes import Wishes
 
-__all__ = ["Ledger", "LedgerFault", "StepRecord", "ledger_path", "locked", "open_ledger", "read_ledger"]
+__all__ = ["QuickLedger", "LedgerFault", "StepRecord", "ledger_path", "locked", "open_ledger", "read_ledger"]
 
 SUFFIX = ".quickstart"
 DRAFT = ".new-quickstart"
@@ -44,7 +44,7 @@ class StepRecord:
 
 
 @dataclass(slots=True)
-class Ledger:
+class QuickLedger:
     """The ledger of one configuration.  `folders` were made for it, the outermost first.
 
     `since_done` are the steps that were begun since a person was told all, `new` those of them that were never taken before.
@@ -136,7 +136,7 @@ def ledger_path(config: str) -> str:
     return config + SUFFIX
 
 
-def read_ledger(config: str) -> Ledger | None:
+def read_ledger(config: str) -> QuickLedger | None:
     """The ledger, None where there is none.  Raises OSError, `LedgerFault` for one that cannot be understood."""
     path = ledger_path(config)
     try:
@@ -153,7 +153,7 @@ def read_ledger(config: str) -> Ledger | None:
             file.truncate(len(whole))
     try:
         first, *lines = [json.loads(line) for line in whole.splitlines()]
-        ledger = Ledger(path, Wishes.of_plain(first["wishes"]), tuple(map(str, first["folders"])))
+        ledger = QuickLedger(path, Wishes.of_plain(first["wishes"]), tuple(map(str, first["folders"])))
         for line in lines:
             ledger.take(line)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -161,11 +161,11 @@ def read_ledger(config: str) -> Ledger | None:
     return ledger
 
 
-def open_ledger(wishes: Wishes, folder_mode: int) -> Ledger:
+def open_ledger(wishes: Wishes, folder_mode: int) -> QuickLedger:
     """A new ledger, with the folders that it needs.  They come into being with it, in one step.  Raises OSError."""
     path = ledger_path(wishes.config)
     missing = _missing_folders(os.path.dirname(path))
-    ledger = Ledger(path, wishes, tuple(missing))
+    ledger = QuickLedger(path, wishes, tuple(missing))
     text = json.dumps({"quickstart": 1, "wishes": wishes.plain, "folders": missing}) + "\n"
     draft = (missing[0] if missing else path) + DRAFT
     _clear(draft)

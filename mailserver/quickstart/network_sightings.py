@@ -12,7 +12,7 @@ from mailserver.dns.validation import ProbeAnswer, ProbeNames, Validation, exami
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
 from mailserver.doctor.host_addresses import check_addresses, check_reverse_names
 from mailserver.quickstart.domain_age import NotTold, registered_at
-from mailserver.quickstart.verdicts import Sighting, Standing
+from mailserver.quickstart.verdicts import Outlook, Sighting
 from mailserver.quickstart.what_is_seen import Seeing
 from mailserver.trust.dns_lists import CodeSet, address_name, read_answer
 
@@ -41,10 +41,10 @@ def resolver(seeing: Seeing) -> list[Sighting]:
             break
     fix = "apt install unbound, and in /etc/resolv.conf: nameserver 127.0.0.1"
     if finding.validation is Validation.VALIDATES:
-        return [Sighting("resolver", Standing.OK, str(finding))]
+        return [Sighting("resolver", Outlook.OK, str(finding))]
     if finding.validation is Validation.UNKNOWN:
-        return [Sighting("resolver", Standing.UNKNOWN, finding.why, "" if seeing.eyes.servers else fix)]
-    return [Sighting("resolver", Standing.WARN, f"{finding}: there is no DANE with it, and answers may be forged", fix)]
+        return [Sighting("resolver", Outlook.UNKNOWN, finding.why, "" if seeing.eyes.servers else fix)]
+    return [Sighting("resolver", Outlook.WARN, f"{finding}: there is no DANE with it, and answers may be forged", fix)]
 
 
 def addresses(seeing: Seeing) -> list[Sighting]:
@@ -53,23 +53,23 @@ def addresses(seeing: Seeing) -> list[Sighting]:
     if not facts.addresses and seeing.wishes.behind_nat:
         found = [one for type in ("A", "AAAA") for one in seeing.seen.of(facts.hostname, type).records]
         if found:
-            return [Sighting("addresses", Standing.OK, f"behind a NAT, and {facts.hostname} leads to {', '.join(found)}")]
+            return [Sighting("addresses", Outlook.OK, f"behind a NAT, and {facts.hostname} leads to {', '.join(found)}")]
         why = f"behind a NAT, and the DNS shows no address of {facts.hostname}"
-        return [Sighting("addresses", Standing.WARN, why, "say which it is: --address 203.0.113.7")]
+        return [Sighting("addresses", Outlook.WARN, why, "say which it is: --address 203.0.113.7")]
     if not facts.addresses:
         why = "this host has no address of the Internet: is it behind a NAT?"
         fix = "say --address 203.0.113.7, or --nat where the DNS shows it already"
-        return [Sighting("addresses", Standing.UNKNOWN, why, fix)]
-    own = Sighting("addresses", Standing.OK, ", ".join(facts.addresses))
+        return [Sighting("addresses", Outlook.UNKNOWN, why, fix)]
+    own = Sighting("addresses", Outlook.OK, ", ".join(facts.addresses))
     return [own, *_records("host's records", check_addresses(facts, seeing.seen))]
 
 
 def reverse_names(seeing: Seeing) -> list[Sighting]:
     """PTR of each address, and that it leads back."""
     if seeing.wishes.smarthost:
-        return [Sighting("reverse names", Standing.OK, f"{seeing.wishes.smarthost} sends for us: its own count")]
+        return [Sighting("reverse names", Outlook.OK, f"{seeing.wishes.smarthost} sends for us: its own count")]
     found = _records("reverse names", check_reverse_names(seeing.facts, seeing.seen))
-    return found or [Sighting("reverse names", Standing.UNKNOWN, "the host's addresses are not known")]
+    return found or [Sighting("reverse names", Outlook.UNKNOWN, "the host's addresses are not known")]
 
 
 def _records(name: str, checked: Iterable[CheckedRecord]) -> list[Sighting]:
@@ -77,7 +77,7 @@ def _records(name: str, checked: Iterable[CheckedRecord]) -> list[Sighting]:
     for one in checked:
         if one.verdict is RecordVerdict.NOT_WANTED:
             continue
-        standing = {RecordVerdict.OK: Standing.OK, RecordVerdict.UNKNOWN: Standing.UNKNOWN}.get(one.verdict, Standing.WARN)
+        standing = {RecordVerdict.OK: Outlook.OK, RecordVerdict.UNKNOWN: Outlook.UNKNOWN}.get(one.verdict, Outlook.WARN)
         fix = "; ".join([*[record.line for record in one.add], *([one.to_do] if one.to_do else [])])
         found.append(Sighting(name, standing, one.why, fix))
     return found
@@ -87,7 +87,7 @@ def outwards(seeing: Seeing) -> list[Sighting]:
     """Whether anybody lets us send: many providers close port 25."""
     name = "port 25 outwards"
     if seeing.wishes.smarthost:
-        return [Sighting(name, Standing.OK, f"not needed: mail leaves by {seeing.wishes.smarthost}")]
+        return [Sighting(name, Outlook.OK, f"not needed: mail leaves by {seeing.wishes.smarthost}")]
     failures: list[str] = []
     for domain in FAR_DOMAINS:
         told = seeing.eyes.ask(domain, "MX")
@@ -99,14 +99,14 @@ def outwards(seeing: Seeing) -> list[Sighting]:
             said = seeing.eyes.greeting(host, 25)
         except OSError as error:
             if error.errno in NO_WAY:
-                return [Sighting(name, Standing.UNKNOWN, f"there is no way to {host}: {error.strerror}")]
+                return [Sighting(name, Outlook.UNKNOWN, f"there is no way to {host}: {error.strerror}")]
             failures.append(f"{host}: {error.strerror or error}")
             continue
-        return [Sighting(name, Standing.OK, f"{host} says {said[:3]}")]
+        return [Sighting(name, Outlook.OK, f"{host} says {said[:3]}")]
     if not failures:
-        return [Sighting(name, Standing.UNKNOWN, "the DNS tells no host that could be tried")]
+        return [Sighting(name, Outlook.UNKNOWN, "the DNS tells no host that could be tried")]
     fix = "ask whoever lends you the host to open port 25 outwards, or say --smarthost HOST:PORT"
-    return [Sighting(name, Standing.FAIL, f"closed on the way: {'; '.join(failures)}", fix)]
+    return [Sighting(name, Outlook.FAIL, f"closed on the way: {'; '.join(failures)}", fix)]
 
 
 def dns_lists(seeing: Seeing) -> list[Sighting]:
@@ -119,13 +119,13 @@ def dns_lists(seeing: Seeing) -> list[Sighting]:
             answer = read_answer(told.records, [CodeSet.parse(refusals)])
             if told.failure or answer.says in ("refused", "odd"):
                 why = told.failure or "it does not answer this resolver: lists want one of your own"
-                listed.append(Sighting("DNS lists", Standing.UNKNOWN, f"{zone}: {why}"))
+                listed.append(Sighting("DNS lists", Outlook.UNKNOWN, f"{zone}: {why}"))
             elif answer.says == "listed":
                 why = f"{address} is on {zone} ({', '.join(answer.codes)})"
-                listed.append(Sighting("DNS lists", Standing.FAIL, why, f"ask to be taken off: {where}"))
+                listed.append(Sighting("DNS lists", Outlook.FAIL, why, f"ask to be taken off: {where}"))
         clean = len(LISTS) - len(listed)
-        found += [*([Sighting("DNS lists", Standing.OK, f"{address}: on none of {clean}")] if clean else []), *listed]
-    return found or [Sighting("DNS lists", Standing.UNKNOWN, "the host's addresses are not known")]
+        found += [*([Sighting("DNS lists", Outlook.OK, f"{address}: on none of {clean}")] if clean else []), *listed]
+    return found or [Sighting("DNS lists", Outlook.UNKNOWN, "the host's addresses are not known")]
 
 
 def age(seeing: Seeing) -> list[Sighting]:
@@ -134,9 +134,9 @@ def age(seeing: Seeing) -> list[Sighting]:
     try:
         domain, since = registered_at(seeing.wishes.domain, seeing.eyes.fetch)
     except (NotTold, OSError, ValueError) as error:
-        return [Sighting(name, Standing.UNKNOWN, str(getattr(error, "reason", error)))]
+        return [Sighting(name, Outlook.UNKNOWN, str(getattr(error, "reason", error)))]
     days = (datetime.now(UTC) - since).days
     if days < YOUNG_DAYS:
         fix = "send little in the first weeks: large providers distrust new domains"
-        return [Sighting(name, Standing.WARN, f"{domain} was registered {days} days ago", fix)]
-    return [Sighting(name, Standing.OK, f"{domain} was registered on {since.date()}")]
+        return [Sighting(name, Outlook.WARN, f"{domain} was registered {days} days ago", fix)]
+    return [Sighting(name, Outlook.OK, f"{domain} was registered on {since.date()}")]

@@ -15,7 +15,7 @@ from mailserver.accounts.table import AccountsFile, key_of
 from mailserver.config.fault import ConfigurationError
 from mailserver.processes.identity import as_owner_of
 from mailserver.quickstart.configuration_text import configuration_text, is_the_sample
-from mailserver.quickstart.ledger import Ledger, StepRecord
+from mailserver.quickstart.ledger import QuickLedger, StepRecord
 from mailserver.quickstart.own_steps import CertificateStep, FirstAccountStep, SigningKeysStep, SystemUserStep
 from mailserver.quickstart.steps import FileStep, FolderStep, Marks, QuickStep
 from mailserver.quickstart.system_files import UNIT_NAME, UNIT_PLACES, unit_text
@@ -81,7 +81,7 @@ def config_folder_mode(wishes: Wishes) -> int:
     return CONFIG_MODE if wishes.user else 0o700
 
 
-def steps_of(wishes: Wishes, host: QuickHost, ledger: Ledger | None, password: Callable[[], str]) -> list[QuickStep]:
+def steps_of(wishes: Wishes, host: QuickHost, ledger: QuickLedger | None, password: Callable[[], str]) -> list[QuickStep]:
     """In the order in which they are taken: the configuration comes last, so that whoever finds it finds all that it names."""
 
     def owner() -> tuple[int, int]:
@@ -110,7 +110,7 @@ def steps_of(wishes: Wishes, host: QuickHost, ledger: Ledger | None, password: C
     return steps
 
 
-def _unit_step(wishes: Wishes, host: QuickHost, ledger: Ledger | None) -> list[QuickStep]:
+def _unit_step(wishes: Wishes, host: QuickHost, ledger: QuickLedger | None) -> list[QuickStep]:
     """A unit of ours, unless the package has brought one that starts the same."""
     is_ours = ledger is not None and UNIT in ledger.steps
     if not wishes.user or (not is_ours and (not host.has_systemd or _fitting_unit(wishes, host))):
@@ -158,7 +158,7 @@ def _unit_there(host: QuickHost) -> str:
     return ""
 
 
-def forbid(wishes: Wishes, host: QuickHost, ledger: Ledger | None) -> None:
+def forbid(wishes: Wishes, host: QuickHost, ledger: QuickLedger | None) -> None:
     """Raises `WrongWish` where somebody else has made what would be made; OSError where it cannot be looked at."""
     begun = {} if ledger is None else ledger.steps
     if _is_below(wishes.config, wishes.data) or _is_below(wishes.config, wishes.keys):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mailserver.quickstart.host_sightings import clock, disk, host_name, ports
 from mailserver.quickstart.network_sightings import addresses, age, dns_lists, outwards, resolver, reverse_names
-from mailserver.quickstart.verdicts import Sighting, Standing
+from mailserver.quickstart.verdicts import Outlook, Sighting
 from mailserver.quickstart.what_is_seen import Seeing
 
 __all__ = ["PREFLIGHT", "look"]
@@ -44,7 +44,7 @@ def look(
         try:
             found[name] = look(seeing)
         except Exception as error:  # noqa: BLE001 whatever one look stumbles over, the others tell what they see
-            found[name] = [Sighting(name, Standing.UNKNOWN, f"{type(error).__name__}: {error}")]
+            found[name] = [Sighting(name, Outlook.UNKNOWN, f"{type(error).__name__}: {error}")]
 
     threads = [threading.Thread(target=one, args=pair, daemon=True) for pair in looks.items()]
     for thread in threads:
@@ -53,5 +53,5 @@ def look(
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     told = dict(found)
-    late = {name: [Sighting(name, Standing.UNKNOWN, f"no answer in {seconds:g} s")] for name in looks}
+    late = {name: [Sighting(name, Outlook.UNKNOWN, f"no answer in {seconds:g} s")] for name in looks}
     return [one for name in looks for one in told.get(name, late[name])]

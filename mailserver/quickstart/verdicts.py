@@ -6,10 +6,10 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Standing", "Sighting"]
+__all__ = ["Outlook", "Sighting"]
 
 
-class Standing(enum.Enum):
+class Outlook(enum.Enum):
     """How a matter stands."""
 
     OK = "ok"
@@ -23,7 +23,7 @@ class Sighting:
     """One matter: its name, how it stands, why, and the exact fix ("" where there is nothing to be done)."""
 
     name: str
-    standing: Standing
+    standing: Outlook
     why: str
     fix: str = ""
 

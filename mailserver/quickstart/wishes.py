@@ -13,7 +13,7 @@ from mailserver.config.choice import INSTALLED
 from mailserver.config.values import host_name
 from mailserver.mail.address import Address, AddressError
 
-__all__ = ["Ports", "Wishes", "WrongWish", "checked_address", "checked_host", "default_places", "hostname_of"]
+__all__ = ["HousePorts", "Wishes", "WrongWish", "checked_address", "checked_host", "default_places", "hostname_of"]
 
 SYSTEM_USER = "mailserver"
 SYSTEM_DATA = "/var/lib/mailserver"
@@ -26,8 +26,8 @@ class WrongWish(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the server listens."""
+class HousePorts:
+    """Where the server will listen."""
 
     mx: int = 25
     submissions: int = 465
@@ -37,7 +37,7 @@ class Ports:
     metrics: int = 9154
 
 
-HIGH_PORTS = Ports(2525, 2465, 2587, 8443, 8080, 9154)  # for a user who may not have the low ones
+HIGH_PORTS = HousePorts(2525, 2465, 2587, 8443, 8080, 9154)  # for a user who may not have the low ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Wishes:
     with_acme: bool = True
     with_web: bool = True
     acme_directory: str = ""
-    ports: Ports = Ports()
+    ports: HousePorts = HousePorts()
     has_ipv6: bool = True
     local_programs: bool = False
 
@@ -80,7 +80,7 @@ class Wishes:
     def of_plain(cls, found: Mapping[str, Any]) -> Wishes:
         """Raises ValueError, TypeError or KeyError for what is none."""
         known = {field.name: found[field.name] for field in fields(cls)}
-        return cls(**known | {"addresses": tuple(found["addresses"]), "ports": Ports(**found["ports"])})
+        return cls(**known | {"addresses": tuple(found["addresses"]), "ports": HousePorts(**found["ports"])})
 
 
 def checked_address(text: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from mailserver.accounts.table import AccountsFile, key_of
 from mailserver.cli import dns
 from mailserver.doctor.seen import ZoneSeen
 from mailserver.quickstart import plan
-from mailserver.quickstart.eyes import Eyes, Told
+from mailserver.quickstart.eyes import Eyes, NameTold
 from mailserver.quickstart.plan import QuickHost
 from mailserver.trust.dkim_key import PrivateKey
 from tests.cli.support import Said, run
@@ -35,8 +35,8 @@ class Blind(Eyes):
     def __init__(self) -> None:
         super().__init__(())
 
-    def ask(self, name: str, type: str, *, checking_disabled: bool = False) -> Told:
-        return Told(failure="no name server")
+    def ask(self, name: str, type: str, *, checking_disabled: bool = False) -> NameTold:
+        return NameTold(failure="no name server")
 
     def greeting(self, host: str, port: int) -> str:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")

@@ -17,7 +17,7 @@ from mailserver.config import load
 from mailserver.plugins.catalogue import discover
 from mailserver.quickstart import ledger as ledger_module
 from mailserver.quickstart.configuration_text import sample
-from mailserver.quickstart.ledger import Ledger, ledger_path, read_ledger
+from mailserver.quickstart.ledger import QuickLedger, ledger_path, read_ledger
 from mailserver.trust.signing_keys import read_keys
 from tests.cli.support import run
 from tests.quickstart.support import ADDRESS, HouseCase, seen_of
@@ -189,7 +189,7 @@ class CutOff(HouseCase):
 
     def test_wherever_it_was_cut_off_the_next_run_completes_it_and_undo_leaves_nothing(self) -> None:
         for number, before in CUTS:
-            os.waitpid(self.child(lambda: self.die_at(number, before)), 0)  # noqa: B023
+            os.waitpid(self.child(lambda: self.die_at(number, before)), 0)
             begun = read_ledger(str(self.config))
             self.assertFalse(begun is None or begun.is_done)
             said = self.made()
@@ -199,9 +199,9 @@ class CutOff(HouseCase):
             self.assertEqual(seen_of(self.folder), {}, f"{number} {before}")
 
     def die_at(self, number: int, before: bool) -> None:
-        plain, calls = Ledger._append, iter(range(1000))
+        plain, calls = QuickLedger._append, iter(range(1000))
 
-        def append(ledger: Ledger, value: Any) -> None:
+        def append(ledger: QuickLedger, value: Any) -> None:
             is_this = next(calls) == number
             if is_this and before:
                 os._exit(9)
@@ -209,11 +209,11 @@ class CutOff(HouseCase):
             if is_this:
                 os._exit(9)
 
-        Ledger._append = append  # type: ignore[method-assign]  # in the child alone
+        QuickLedger._append = append  # type: ignore[method-assign]  # in the child alone
 
     def test_cut_off_and_undone_it_leaves_nothing(self) -> None:
         for number in range(1, LINES, 2):
-            os.waitpid(self.child(lambda: self.die_at(number, True)), 0)  # noqa: B023
+            os.waitpid(self.child(lambda: self.die_at(number, True)), 0)
             self.undone()
             self.assertEqual(seen_of(self.folder), {}, str(number))
 
@@ -241,16 +241,16 @@ class CutOff(HouseCase):
 
 class Failing(HouseCase):
     def test_whichever_line_finds_no_room_nothing_is_left(self) -> None:
-        plain = Ledger._append
+        plain = QuickLedger._append
         for number in range(LINES):
             calls = iter(range(1000))
 
-            def append(ledger: Ledger, value: Any) -> None:
-                if next(calls) >= number:  # noqa: B023
+            def append(ledger: QuickLedger, value: Any) -> None:
+                if next(calls) >= number:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), ledger.path)
                 plain(ledger, value)
 
-            with mock.patch.object(Ledger, "_append", append):
+            with mock.patch.object(QuickLedger, "_append", append):
                 said = self.quickstart(ADDRESS, "--data", str(self.data), "--hostname", "mail.example.org", "--yes")
             self.assertEqual((said.code, seen_of(self.folder)), (74, {}), f"{number}: {said.err}")
             self.assertIn("No space left", said.err)

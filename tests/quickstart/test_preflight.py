@@ -14,16 +14,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.doctor.house_facts import DomainFacts
 from mailserver.doctor.seen import SeenRecords, SeenState, ZoneSeen
 from mailserver.quickstart.domain_age import BOOTSTRAP, NotTold, rdap_url, registered_at
-from mailserver.quickstart.eyes import Eyes, Told
+from mailserver.quickstart.eyes import Eyes, NameTold
 from mailserver.quickstart.host_sightings import clock, disk, host_name, ports
 from mailserver.quickstart.network_sightings import addresses, age, dns_lists, outwards, resolver, reverse_names
 from mailserver.quickstart.preflight import PREFLIGHT, look
-from mailserver.quickstart.verdicts import Sighting, Standing
+from mailserver.quickstart.verdicts import Outlook, Sighting
 from mailserver.quickstart.what_is_seen import Seeing
 from mailserver.quickstart.wishes import HIGH_PORTS, Wishes, hostname_of
 from tests.quickstart.support import Blind
 
-OK, WARN, FAIL, UNKNOWN = Standing.OK, Standing.WARN, Standing.FAIL, Standing.UNKNOWN
+OK, WARN, FAIL, UNKNOWN = Outlook.OK, Outlook.WARN, Outlook.FAIL, Outlook.UNKNOWN
 IP = "198.18.0.1"
 
 
@@ -51,10 +51,10 @@ class Seer(Blind):
         super().__init__()
         self._seen = seen
 
-    def ask(self, name: str, type: str, *, checking_disabled: bool = False) -> Told:
+    def ask(self, name: str, type: str, *, checking_disabled: bool = False) -> NameTold:
         told = self._seen.get("told", {})
         found = told.get((name, type, "CD")) if checking_disabled else None
-        return found or told.get((name, type), Told(failure="SERVFAIL"))
+        return found or told.get((name, type), NameTold(failure="SERVFAIL"))
 
     def greeting(self, host: str, port: int) -> str:
         if isinstance(said := self._seen["greeting"], OSError):
@@ -94,7 +94,7 @@ def seeing(eyes: Eyes | None = None, zones: Zones | None = None, ips: tuple[str,
 
 
 class Looks(SynchronousTestCase):
-    def stands(self, found: list[Sighting], *wanted: Standing) -> str:
+    def stands(self, found: list[Sighting], *wanted: Outlook) -> str:
         """They stand so; what they say, and how it is mended."""
         self.assertEqual([one.standing for one in found], list(wanted), found)
         return " ".join(f"{one.why} {one.fix}" for one in found)
@@ -123,12 +123,12 @@ class Looks(SynchronousTestCase):
         self.assertIn("odd", found[1].why)
 
     def test_a_resolver_validates_where_it_also_refuses_what_is_bogus(self) -> None:
-        good = {(".", "NS"): Told(authenticated=True), ("home.arpa", "NS"): Told()}
+        good = {(".", "NS"): NameTold(authenticated=True), ("home.arpa", "NS"): NameTold()}
         bogus = ("dnssec-failed.org", "NS")
-        refusing = {bogus: Told(failure="SERVFAIL", is_servfail=True), (*bogus, "CD"): Told()}
+        refusing = {bogus: NameTold(failure="SERVFAIL", is_servfail=True), (*bogus, "CD"): NameTold()}
         self.assertIn("refused as bogus", self.stands(resolver(seeing(Seer(told=good | refusing))), OK))
-        self.assertIn("apt install unbound", self.stands(resolver(seeing(Seer(told=good | {bogus: Told()}))), WARN))
-        self.assertIn("AD bit", self.stands(resolver(seeing(Seer(told={(".", "NS"): Told()}))), WARN))
+        self.assertIn("apt install unbound", self.stands(resolver(seeing(Seer(told=good | {bogus: NameTold()}))), WARN))
+        self.assertIn("AD bit", self.stands(resolver(seeing(Seer(told={(".", "NS"): NameTold()}))), WARN))
         self.stands(resolver(seeing(Seer())), UNKNOWN)
 
     def test_the_name_should_be_the_hosts(self) -> None:
@@ -153,7 +153,7 @@ class Looks(SynchronousTestCase):
         self.stands(addresses(seeing(ips=(), behind_nat=True)), WARN)
 
     def test_port_25_outwards_is_tried_at_those_who_take_from_everybody(self) -> None:
-        told = {("gmail.com", "MX"): Told(("5 mx.gmail.example.",))}
+        told = {("gmail.com", "MX"): NameTold(("5 mx.gmail.example.",))}
         self.stands(outwards(seeing(Seer(told=told, greeting="220 hello"))), OK)
         closed = Seer(told=told, greeting=TimeoutError(errno.ETIMEDOUT, "timed out"))
         self.assertIn("--smarthost", self.stands(outwards(seeing(closed)), FAIL))
@@ -181,11 +181,11 @@ class Looks(SynchronousTestCase):
 
     def test_a_list_that_does_not_answer_us_says_nothing(self) -> None:
         name = "1.0.18.198"
-        clean = {(f"{name}.zen.spamhaus.org", "A"): Told(), (f"{name}.bl.spamcop.net", "A"): Told()}
+        clean = {(f"{name}.zen.spamhaus.org", "A"): NameTold(), (f"{name}.bl.spamcop.net", "A"): NameTold()}
         self.stands(dns_lists(seeing(Seer(told=clean))), OK)
-        listed = clean | {(f"{name}.zen.spamhaus.org", "A"): Told(("127.0.0.3",))}
+        listed = clean | {(f"{name}.zen.spamhaus.org", "A"): NameTold(("127.0.0.3",))}
         self.assertIn("check.spamhaus.org", self.stands(dns_lists(seeing(Seer(told=listed))), OK, FAIL))
-        refused = clean | {(f"{name}.zen.spamhaus.org", "A"): Told(("127.255.255.254",))}
+        refused = clean | {(f"{name}.zen.spamhaus.org", "A"): NameTold(("127.255.255.254",))}
         self.stands(dns_lists(seeing(Seer(told=refused))), OK, UNKNOWN)
         self.stands(dns_lists(seeing(ips=())), UNKNOWN)
 
