@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mailserver.quickstart.plan import QuickHost
     from mailserver.quickstart.steps import QuickStep
     from mailserver.quickstart.verdicts import Sighting
-    from mailserver.quickstart.wishes import Wishes
+    from mailserver.quickstart.wishes import HouseWishes
 
 __all__ = ["add_to"]
 
@@ -139,7 +139,7 @@ def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledge
 # --- what is asked for ---
 
 
-def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None) -> Wishes:
+def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None) -> HouseWishes:
     """What is asked for now, or was before: then both have to agree.  Raises `WrongWish`."""
     from mailserver.quickstart import wishes as asked
     from mailserver.quickstart.configuration_text import for_programs, read_if_there
@@ -150,7 +150,7 @@ def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: Q
     _, data, user = asked.default_places(host.uid, host.home)
     data = os.path.abspath(options.data or data)
     before = None if ledger is None else ledger.wishes
-    wishes = asked.Wishes(
+    wishes = asked.HouseWishes(
         address=address, domain=domain, config=config, data=data, user=user, addresses=addresses, behind_nat=options.nat,
         hostname=asked.checked_host(options.hostname) if options.hostname else asked.hostname_of(domain, *asked.own_names()),
         keys=os.path.abspath(options.keys or data + "-keys"), smarthost=smarthost, with_acme=not options.no_acme,
@@ -185,7 +185,7 @@ def _password(options: argparse.Namespace) -> str:
     return new_password()
 
 
-def _configuration(wishes: Wishes, ledger: QuickLedger | None) -> tuple[Configuration, str]:
+def _configuration(wishes: HouseWishes, ledger: QuickLedger | None) -> tuple[Configuration, str]:
     """The configuration that will be: the file that is there by us, else our text, read back with the schema."""
     from mailserver.config import load, parse
     from mailserver.plugins.catalogue import discover
@@ -199,7 +199,7 @@ def _configuration(wishes: Wishes, ledger: QuickLedger | None) -> tuple[Configur
     return parse(text, file=wishes.config, directory=os.path.dirname(wishes.config), options_of=options_of), text
 
 
-def _facts(configuration: Configuration, wishes: Wishes) -> DomainFacts:
+def _facts(configuration: Configuration, wishes: HouseWishes) -> DomainFacts:
     from mailserver.doctor.configured import facts_of
 
     return facts_of(configuration, wishes.domain, wishes.addresses)
@@ -208,7 +208,7 @@ def _facts(configuration: Configuration, wishes: Wishes) -> DomainFacts:
 # --- the look before ---
 
 
-def _look(configuration: Configuration, wishes: Wishes, facts: DomainFacts) -> list[Sighting]:
+def _look(configuration: Configuration, wishes: HouseWishes, facts: DomainFacts) -> list[Sighting]:
     from mailserver.doctor.asking import SeenLive
     from mailserver.doctor.configured import recursive_servers
     from mailserver.quickstart.eyes import Eyes
@@ -224,7 +224,7 @@ def _look(configuration: Configuration, wishes: Wishes, facts: DomainFacts) -> l
     return look(Seeing(wishes, facts, seen, Eyes(servers), own_names()[0], _server_runs(wishes)))
 
 
-def _server_runs(wishes: Wishes) -> bool:
+def _server_runs(wishes: HouseWishes) -> bool:
     from mailserver.control.client import ControlError, NoServer, ask
 
     try:
@@ -236,7 +236,7 @@ def _server_runs(wishes: Wishes) -> bool:
     return True
 
 
-def _show(wishes: Wishes, sightings: list[Sighting], plan: list[QuickStep], ledger: QuickLedger | None) -> None:
+def _show(wishes: HouseWishes, sightings: list[Sighting], plan: list[QuickStep], ledger: QuickLedger | None) -> None:
     say(f"A mail server for {wishes.domain}, called {wishes.hostname}.", "")
     for one in sightings:
         say(f"{MARKS[one.standing.value]}  {one.name}: {plain(one.why)}")
@@ -286,7 +286,7 @@ def _write_twisteds_list() -> None:
 
 
 def _tell(
-    options: argparse.Namespace, host: QuickHost, wishes: Wishes, configuration: Configuration, password: str, made: list[str],
+    options: argparse.Namespace, host: QuickHost, wishes: HouseWishes, configuration: Configuration, password: str, made: list[str],
     sightings: list[Sighting],
 ) -> int:  # fmt: skip
     from mailserver.cli.dns import zone_lines
@@ -316,7 +316,7 @@ def _tell(
     return 0
 
 
-def _start(options: argparse.Namespace, host: QuickHost, wishes: Wishes) -> int:
+def _start(options: argparse.Namespace, host: QuickHost, wishes: HouseWishes) -> int:
     """What was made stays, whatever comes of the start."""
     from mailserver.quickstart.told import start_command
 

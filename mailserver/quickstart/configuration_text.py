@@ -14,7 +14,7 @@ from typing import get_args
 
 from mailserver.config.draft import Draft
 from mailserver.config.schema import Configuration, ListenTable, TLSTable
-from mailserver.quickstart.wishes import HousePorts, Wishes
+from mailserver.quickstart.wishes import HousePorts, HouseWishes
 
 __all__ = ["configuration_text", "for_programs", "is_the_sample", "read_if_there", "sample", "uncommented"]
 
@@ -64,7 +64,7 @@ def understands_acme() -> bool:
 
 
 @functools.lru_cache(maxsize=2)
-def configuration_text(wishes: Wishes) -> str:
+def configuration_text(wishes: HouseWishes) -> str:
     """The file's text.  Only what this server understands is in it; whoever writes it reads it back with the schema."""
     text = sample()
     text = text.replace(FIRST_LINE, f"# Written by `mailserver quickstart {wishes.address}`.  ", 1)
@@ -85,7 +85,7 @@ def configuration_text(wishes: Wishes) -> str:
     return draft.text + _more(wishes)
 
 
-def _name_the_house(draft: Draft, wishes: Wishes) -> None:
+def _name_the_house(draft: Draft, wishes: HouseWishes) -> None:
     draft.set((), "hostname", wishes.hostname)
     draft.set((), "data", wishes.data)
     if "keys" in draft.document:
@@ -97,7 +97,7 @@ def _name_the_house(draft: Draft, wishes: Wishes) -> None:
     draft.set(("domain", wishes.domain), "postmaster", wishes.address)
 
 
-def _listen(draft: Draft, wishes: Wishes) -> None:
+def _listen(draft: Draft, wishes: HouseWishes) -> None:
     """The listeners in the order in which they stand there."""
     ports = {("mx", "starttls"): wishes.ports.mx, ("submission", "implicit"): wishes.ports.submissions}
     ports |= {("submission", "starttls"): wishes.ports.submission}
@@ -109,11 +109,11 @@ def _listen(draft: Draft, wishes: Wishes) -> None:
             draft.set(("listen", number), "endpoint", f"tcp:{wishes.ports.metrics}:interface=127.0.0.1")
 
 
-def _endpoint(wishes: Wishes, port: int) -> str:
+def _endpoint(wishes: HouseWishes, port: int) -> str:
     return f"tcp6:{port}" if wishes.has_ipv6 else f"tcp:{port}"
 
 
-def _send(draft: Draft, wishes: Wishes) -> None:
+def _send(draft: Draft, wishes: HouseWishes) -> None:
     if not wishes.smarthost:
         draft.set(("relay",), "use", "mx")
         return
@@ -133,7 +133,7 @@ def _send(draft: Draft, wishes: Wishes) -> None:
     draft.become(draft.text[:end] + "\n".join(rest) + "\n" + draft.text[end:])
 
 
-def _more(wishes: Wishes) -> str:
+def _more(wishes: HouseWishes) -> str:
     """What the sample has no example for."""
     lines: list[str] = []
     if wishes.with_web and understands_web():

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailserver.mail.durable import sync_directory
-from mailserver.quickstart.wishes import Wishes
+from mailserver.quickstart.wishes import HouseWishes
 
 __all__ = ["QuickLedger", "LedgerFault", "StepRecord", "ledger_path", "locked", "open_ledger", "read_ledger"]
 
@@ -51,7 +51,7 @@ class QuickLedger:
     """
 
     path: str
-    wishes: Wishes
+    wishes: HouseWishes
     folders: tuple[str, ...] = ()
     steps: dict[str, StepRecord] = field(default_factory=dict)
     is_done: bool = False
@@ -153,7 +153,7 @@ def read_ledger(config: str) -> QuickLedger | None:
             file.truncate(len(whole))
     try:
         first, *lines = [json.loads(line) for line in whole.splitlines()]
-        ledger = QuickLedger(path, Wishes.of_plain(first["wishes"]), tuple(map(str, first["folders"])))
+        ledger = QuickLedger(path, HouseWishes.of_plain(first["wishes"]), tuple(map(str, first["folders"])))
         for line in lines:
             ledger.take(line)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -161,7 +161,7 @@ def read_ledger(config: str) -> QuickLedger | None:
     return ledger
 
 
-def open_ledger(wishes: Wishes, folder_mode: int) -> QuickLedger:
+def open_ledger(wishes: HouseWishes, folder_mode: int) -> QuickLedger:
     """A new ledger, with the folders that it needs.  They come into being with it, in one step.  Raises OSError."""
     path = ledger_path(wishes.config)
     missing = _missing_folders(os.path.dirname(path))

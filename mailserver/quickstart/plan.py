@@ -19,7 +19,7 @@ from mailserver.quickstart.ledger import QuickLedger, StepRecord
 from mailserver.quickstart.own_steps import CertificateStep, FirstAccountStep, SigningKeysStep, SystemUserStep
 from mailserver.quickstart.steps import FileStep, FolderStep, Marks, QuickStep
 from mailserver.quickstart.system_files import UNIT_NAME, UNIT_PLACES, unit_text
-from mailserver.quickstart.wishes import Wishes, WrongWish
+from mailserver.quickstart.wishes import HouseWishes, WrongWish
 
 __all__ = ["DATA_MODE", "KEYS_MODE", "QuickHost", "config_folder_mode", "forbid", "steps_of", "this_host"]
 
@@ -76,12 +76,12 @@ def _has_ipv6() -> bool:
     return True
 
 
-def config_folder_mode(wishes: Wishes) -> int:
+def config_folder_mode(wishes: HouseWishes) -> int:
     """Of the configuration's folder, where it is made."""
     return CONFIG_MODE if wishes.user else 0o700
 
 
-def steps_of(wishes: Wishes, host: QuickHost, ledger: QuickLedger | None, password: Callable[[], str]) -> list[QuickStep]:
+def steps_of(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None, password: Callable[[], str]) -> list[QuickStep]:
     """In the order in which they are taken: the configuration comes last, so that whoever finds it finds all that it names."""
 
     def owner() -> tuple[int, int]:
@@ -110,7 +110,7 @@ def steps_of(wishes: Wishes, host: QuickHost, ledger: QuickLedger | None, passwo
     return steps
 
 
-def _unit_step(wishes: Wishes, host: QuickHost, ledger: QuickLedger | None) -> list[QuickStep]:
+def _unit_step(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None) -> list[QuickStep]:
     """A unit of ours, unless the package has brought one that starts the same."""
     is_ours = ledger is not None and UNIT in ledger.steps
     if not wishes.user or (not is_ours and (not host.has_systemd or _fitting_unit(wishes, host))):
@@ -142,7 +142,7 @@ class UnitStep(FileStep):
         return why
 
 
-def _fitting_unit(wishes: Wishes, host: QuickHost) -> bool:
+def _fitting_unit(wishes: HouseWishes, host: QuickHost) -> bool:
     """Whether the unit that systemd would take starts this server with this configuration."""
     text = _unit_there(host)
     return f"\nExecStart={host.twistd} -n mailserver --config {wishes.config}\n" in text
@@ -158,7 +158,7 @@ def _unit_there(host: QuickHost) -> str:
     return ""
 
 
-def forbid(wishes: Wishes, host: QuickHost, ledger: QuickLedger | None) -> None:
+def forbid(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None) -> None:
     """Raises `WrongWish` where somebody else has made what would be made; OSError where it cannot be looked at."""
     begun = {} if ledger is None else ledger.steps
     if _is_below(wishes.config, wishes.data) or _is_below(wishes.config, wishes.keys):

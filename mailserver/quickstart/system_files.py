@@ -7,7 +7,7 @@ import shlex
 from importlib.resources import files
 
 from mailserver.config.choice import INSTALLED
-from mailserver.quickstart.wishes import SYSTEM_DATA, Wishes
+from mailserver.quickstart.wishes import SYSTEM_DATA, HouseWishes
 
 __all__ = ["UNIT_NAME", "UNIT_PLACES", "account_line", "unit_text"]
 
@@ -22,7 +22,7 @@ def account_line() -> str:
     return next(line for line in text.splitlines() if line.startswith("u "))
 
 
-def unit_text(wishes: Wishes, twistd: str) -> str:
+def unit_text(wishes: HouseWishes, twistd: str) -> str:
     """The unit, with our program and our folders in the places of the usual ones."""
     text = files("mailserver.quickstart").joinpath(UNIT_NAME).read_text(encoding="utf-8")
     text = text.replace(OPT, _word(twistd), 1).replace(f"--config {INSTALLED}", f"--config {_word(wishes.config)}", 1)

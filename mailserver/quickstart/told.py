@@ -10,7 +10,7 @@ from typing import Any
 from mailserver.config.choice import INSTALLED
 from mailserver.doctor.house_facts import DomainFacts
 from mailserver.quickstart.plan import QuickHost
-from mailserver.quickstart.wishes import Wishes
+from mailserver.quickstart.wishes import HouseWishes
 
 __all__ = ["client_settings", "new_password", "next_commands", "settings_lines", "start_command"]
 
@@ -23,7 +23,7 @@ def new_password() -> str:
     return "-".join("".join(secrets.choice(LETTERS) for _ in range(GROUP_LETTERS)) for _ in range(GROUPS))
 
 
-def client_settings(wishes: Wishes, facts: DomainFacts) -> list[dict[str, Any]]:
+def client_settings(wishes: HouseWishes, facts: DomainFacts) -> list[dict[str, Any]]:
     """For each way to send: host, port, encryption, user.  The first is the one to be preferred (RFC 8314)."""
     ways = sorted(facts.services, key=lambda one: one.service != "_submissions._tcp")
     kinds = {"_submissions._tcp": "TLS", "_submission._tcp": "STARTTLS"}
@@ -32,7 +32,7 @@ def client_settings(wishes: Wishes, facts: DomainFacts) -> list[dict[str, Any]]:
     ]
 
 
-def settings_lines(wishes: Wishes, facts: DomainFacts) -> list[str]:
+def settings_lines(wishes: HouseWishes, facts: DomainFacts) -> list[str]:
     """The same for people."""
     lines = [
         f"  outgoing mail   {one['host']}, port {one['port']}, {one['tls']}, user {one['user']}"
@@ -41,7 +41,7 @@ def settings_lines(wishes: Wishes, facts: DomainFacts) -> list[str]:
     return [*lines, f"  incoming mail   by Dovecot over {wishes.data}/mail: docs/accounts.md says how it asks for these accounts"]
 
 
-def start_command(wishes: Wishes, host: QuickHost) -> str:
+def start_command(wishes: HouseWishes, host: QuickHost) -> str:
     """What starts the server."""
     if wishes.user and host.systemd_runs:
         return "systemctl enable --now mailserver"
@@ -49,12 +49,12 @@ def start_command(wishes: Wishes, host: QuickHost) -> str:
     return shlex.join([*words, *config_words(wishes)])
 
 
-def config_words(wishes: Wishes) -> Sequence[str]:
+def config_words(wishes: HouseWishes) -> Sequence[str]:
     """How the commands are told which configuration, where it is not the installed one."""
     return () if wishes.config == INSTALLED else ("--config", wishes.config)
 
 
-def next_commands(wishes: Wishes, host: QuickHost) -> list[tuple[str, str]]:
+def next_commands(wishes: HouseWishes, host: QuickHost) -> list[tuple[str, str]]:
     """What to type next, and what it does."""
 
     def ours(*words: str) -> str:

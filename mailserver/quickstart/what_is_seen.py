@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mailserver.doctor.house_facts import DomainFacts
 from mailserver.doctor.seen import Seen
 from mailserver.quickstart.eyes import Eyes
-from mailserver.quickstart.wishes import Wishes
+from mailserver.quickstart.wishes import HouseWishes
 
 __all__ = ["Seeing"]
 
@@ -16,7 +16,7 @@ __all__ = ["Seeing"]
 class Seeing:
     """`facts` are those of the configuration that will be; `runs` says that the server runs already, and holds its ports."""
 
-    wishes: Wishes
+    wishes: HouseWishes
     facts: DomainFacts
     seen: Seen
     eyes: Eyes

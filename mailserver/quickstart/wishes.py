@@ -13,7 +13,7 @@ from mailserver.config.choice import INSTALLED
 from mailserver.config.values import host_name
 from mailserver.mail.address import Address, AddressError
 
-__all__ = ["HousePorts", "Wishes", "WrongWish", "checked_address", "checked_host", "default_places", "hostname_of"]
+__all__ = ["HousePorts", "HouseWishes", "WrongWish", "checked_address", "checked_host", "default_places", "hostname_of"]
 
 SYSTEM_USER = "mailserver"
 SYSTEM_DATA = "/var/lib/mailserver"
@@ -41,7 +41,7 @@ HIGH_PORTS = HousePorts(2525, 2465, 2587, 8443, 8080, 9154)  # for a user who ma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class HouseWishes:
     """`address` is the first account's, in normal form, `domain` its domain.
 
     `config`, `data` and `keys` are absolute paths; `user` is the system user who runs the server, "" for whoever runs this.
@@ -77,7 +77,7 @@ class Wishes:
         return asdict(self) | {"addresses": list(self.addresses)}
 
     @classmethod
-    def of_plain(cls, found: Mapping[str, Any]) -> Wishes:
+    def of_plain(cls, found: Mapping[str, Any]) -> HouseWishes:
         """Raises ValueError, TypeError or KeyError for what is none."""
         known = {field.name: found[field.name] for field in fields(cls)}
         return cls(**known | {"addresses": tuple(found["addresses"]), "ports": HousePorts(**found["ports"])})

@@ -16,11 +16,11 @@ from mailserver.quickstart.configuration_text import configuration_text, is_the_
 from mailserver.quickstart.own_steps import SystemUserStep
 from mailserver.quickstart.system_files import UNIT_NAME, account_line, unit_text
 from mailserver.quickstart.told import next_commands
-from mailserver.quickstart.wishes import SYSTEM_DATA, Wishes, default_places
+from mailserver.quickstart.wishes import SYSTEM_DATA, HouseWishes, default_places
 from tests.quickstart.support import HouseCase
 from tests.rfc_index import ROOT
 
-HOUSE = Wishes(
+HOUSE = HouseWishes(
     address="you@example.org", domain="example.org", hostname="mail.example.org", config=INSTALLED, data=SYSTEM_DATA,
     keys=f"{SYSTEM_DATA}-keys", user="mailserver",
 )  # fmt: skip
@@ -48,7 +48,7 @@ class OneSource(SynchronousTestCase):
         self.assertEqual(unit.splitlines()[1:], ours.splitlines()[1:])
 
     def test_other_folders_are_writable_in_the_unit(self) -> None:
-        house = Wishes(**(HOUSE.plain | {"data": "/srv/my mail", "keys": "/srv/100%", "ports": HOUSE.ports, "addresses": ()}))
+        house = HouseWishes(**(HOUSE.plain | {"data": "/srv/my mail", "keys": "/srv/100%", "ports": HOUSE.ports, "addresses": ()}))
         unit = unit_text(house, "/usr/lib/mailserver/bin/twistd")
         self.assertIn("ReadWritePaths='/srv/my mail' /srv/100%%\n", unit)
         self.assertIn("WorkingDirectory=/srv/my mail\n", unit)

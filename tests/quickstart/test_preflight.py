@@ -20,7 +20,7 @@ from mailserver.quickstart.network_sightings import addresses, age, dns_lists, o
 from mailserver.quickstart.preflight import PREFLIGHT, look
 from mailserver.quickstart.verdicts import Outlook, Sighting
 from mailserver.quickstart.what_is_seen import Seeing
-from mailserver.quickstart.wishes import HIGH_PORTS, Wishes, hostname_of
+from mailserver.quickstart.wishes import HIGH_PORTS, HouseWishes, hostname_of
 from tests.quickstart.support import Blind
 
 OK, WARN, FAIL, UNKNOWN = Outlook.OK, Outlook.WARN, Outlook.FAIL, Outlook.UNKNOWN
@@ -90,7 +90,7 @@ class Seer(Blind):
 def seeing(eyes: Eyes | None = None, zones: Zones | None = None, ips: tuple[str, ...] = (IP,), own: str = "mail", **wishes: Any) -> Seeing:
     house = {"address": "you@example.org", "domain": "example.org", "hostname": "mail.example.org", "config": "/x/c", "data": "/tmp/d", "keys": "/tmp/k"}
     facts = DomainFacts(domain="example.org", hostname="mail.example.org", addresses=ips, addresses_are_sure=bool(ips))
-    return Seeing(Wishes(**(house | wishes)), facts, zones or Zones({}), eyes or Blind(), own)
+    return Seeing(HouseWishes(**(house | wishes)), facts, zones or Zones({}), eyes or Blind(), own)
 
 
 class Looks(SynchronousTestCase):
