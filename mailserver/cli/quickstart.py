@@ -286,8 +286,8 @@ def _write_twisteds_list() -> None:
 
 
 def _tell(
-    options: argparse.Namespace, host: QuickHost, wishes: HouseWishes, configuration: Configuration, password: str, made: list[str],
-    sightings: list[Sighting],
+    options: argparse.Namespace, host: QuickHost, wishes: HouseWishes, configuration: Configuration, password: str,
+    made: list[str], sightings: list[Sighting],
 ) -> int:  # fmt: skip
     from mailserver.cli.dns import zone_lines
     from mailserver.quickstart.told import client_settings, next_commands, settings_lines
