@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from mailserver.config import Configuration
 from mailserver.config.endpoints import is_local
+from mailserver.config.filter_order import filter_names
 from mailserver.control.client import ControlError, ask
 from mailserver.doctor.daily import DailyLook
 from mailserver.doctor.findings import CheckedRecord
@@ -20,11 +21,14 @@ from mailserver.state_store import StateStore
 if TYPE_CHECKING:
     from mailserver.doctor.asking import SeenLive
     from mailserver.doctor.house_facts import DomainFacts
+    from mailserver.doctor.report_evidence import ReportEvidence
     from mailserver.doctor.trying import Trials
 
-__all__ = ["looks_daily", "make_daily_look"]
+__all__ = ["SPACE", "looks_daily", "make_daily_look"]
 
 ASK_SECONDS = 10.0
+SPACE = "doctor"  # of the state
+READERS = {"DMARC": "dmarc_reports", "MTA-STS": "tls_reports"}
 DOMAINS_MOST = 100  # each may take a minute
 
 
@@ -51,7 +55,8 @@ def make_daily_look(server: LookingParts, configuration: Callable[[], Configurat
         look=looks,
         give_up=looks.give_up,
         run_in_thread=server.pools.of("doctor", 1),
-        state=server.state.space("doctor"),
+        state=server.state.space(SPACE),
+        reports=looks.reports,
     )
 
 
@@ -97,6 +102,31 @@ class _Looks:
                 self.log.failure("the DNS of {domain} could not be looked at", domain=domain)
         return found
 
+    def _ask_ourselves(self, command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        path = os.path.join(self._configuration().data, "control.sock")
+        try:
+            return ask(path, command, {**arguments}, timeout_seconds=ASK_SECONDS)
+        except ControlError:
+            return None
+
+    def reports(self, kind: str, domain: str, seconds: float) -> ReportEvidence:
+        """What others have reported in the last seconds, read by the filters that are there for it."""
+        from mailserver.doctor.configured import facts_of
+        from mailserver.doctor.report_evidence import NO_EVIDENCE, dmarc_evidence, tls_evidence
+
+        configuration = self._configuration()
+        names = filter_names([(one.use, one.name) for one in configuration.filter])
+        for name, table in zip(names, configuration.filter, strict=True):
+            if table.use == READERS[kind]:
+                question = {"name": name, "command": "show", "arguments": {"domain": domain, "since": seconds}}
+                said = self._ask_ourselves("component.run", question)
+                if said is None:
+                    return NO_EVIDENCE
+                if kind != "DMARC":
+                    return tls_evidence(said["answer"])
+                return dmarc_evidence(said["answer"], facts_of(configuration, domain).addresses)
+        return NO_EVIDENCE
+
     def _tried(
         self, configuration: Configuration, facts: DomainFacts, seen: SeenLive, *, with_host: bool
     ) -> Sequence[CheckedRecord]:
@@ -104,16 +134,10 @@ class _Looks:
         from mailserver.doctor.trial_facts import trial_facts_of
         from mailserver.doctor.trying import SECONDS, Trials
 
-        def ask_ourselves(command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
-            try:
-                return ask(os.path.join(configuration.data, "control.sock"), command, {**arguments}, timeout_seconds=ASK_SECONDS)
-            except ControlError:
-                return None
-
         try:
             seen.last(SECONDS)
             trial = trial_facts_of(configuration, facts.domain, facts.addresses)
-            self._trials = trials = Trials(facts, trial, seen, ask=ask_ourselves)
+            self._trials = trials = Trials(facts, trial, seen, ask=self._ask_ourselves)
             if self._is_over:
                 return ()
             return (*trials.of_domain(), *(trials.of_host() if with_host else ()))

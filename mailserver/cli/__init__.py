@@ -36,6 +36,7 @@ In the order in which they are read:
 * `tlsrpt`: ``mailserver tlsrpt``: reports about TLS with our hosts, and those that we send
 * `report_filters`: what those two share: their actions, and how the filter behind them is asked
 * `dns_notes`: name servers that are not believed
+* `last_look`: what the daily looks at the DNS have found
 * `published`: asks the authoritative servers of a zone whether they show a record
 * `filter_records`: commands of a filter that keeps records: by the server that runs, else in its files
 * `lists`: ``mailserver list``: the white, black and grey lists of a server that runs, or of its files

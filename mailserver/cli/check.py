@@ -27,6 +27,7 @@ from mailserver.cli.contacts import contact_doubts
 from mailserver.cli.dkim import PUBLISHED_SECONDS
 from mailserver.cli.dmarc import report_doubts
 from mailserver.cli.dns_notes import dns_notes, reverse_name_notes
+from mailserver.cli.last_look import last_look_words
 from mailserver.cli.learn import unlearnt_moves
 from mailserver.cli.lists import entries_by_claim
 from mailserver.cli.output import Unable, as_json, say
@@ -97,6 +98,7 @@ def check_configuration(options: argparse.Namespace) -> int:
         look.warnings += token_doubts(configuration)
         look.warnings += srs_doubts(configuration)
         look.notes += srs_notes(configuration)
+        look.at_last_look(configuration)
         look.notes += dns_notes(configuration) + reverse_name_notes(configuration)
     look.at_plugins(catalogue)
     if options.json:
@@ -201,6 +203,12 @@ class _Look:
             self.warnings += entries_by_claim(configuration)
         except Unable as error:
             self.warnings.append(f"the lists cannot be looked at: {error}")
+
+    def at_last_look(self, configuration: Configuration) -> None:
+        """What the last of the daily looks at the DNS has found, and when that was."""
+        notes, warnings = last_look_words(configuration)
+        self.notes += notes
+        self.warnings += warnings
 
     def at_signing_keys(self, configuration: Configuration) -> None:
         """What is signed has to verify, and what was signed until yesterday, too."""

@@ -275,11 +275,15 @@ def _record_lines(ours: Sequence[ZoneRecord], others: Sequence[ZoneRecord], sign
 
 
 def _show(options: argparse.Namespace, facts: DomainFacts, found: Sequence[CheckedRecord]) -> int:
+    from mailserver.cli.last_look import clean_day_lines, clean_days_of
+
     to_do = sum(one.is_to_be_done for one in found)
+    clean_days = {} if options.parked else clean_days_of(options.config, facts.domain)
     if options.json:
         as_json({
             "domain": facts.domain, "hostname": facts.hostname, "addresses": list(facts.addresses),
             "addresses_are_sure": facts.addresses_are_sure, "right": not to_do, "records": [one.plain for one in found],
+            "clean_days": clean_days,
         })  # fmt: skip
         return 1 if to_do else 0
     if not options.parked:
@@ -287,6 +291,8 @@ def _show(options: argparse.Namespace, facts: DomainFacts, found: Sequence[Check
     for one in found:
         say(*_lines(one))
     say("", _summary(found))
+    if not options.parked:
+        say(*clean_day_lines(clean_days))
     return 1 if to_do else 0
 
 

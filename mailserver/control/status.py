@@ -16,7 +16,7 @@ __all__ = ["StatusCommands"]
 
 
 class StatusCommands:
-    """``status``, ``reload``, ``explain`` and ``pickup.look``.
+    """``status``, ``reload``, ``explain``, ``domains`` and ``pickup.look``.
 
     `hostname` gives the one in force and `listeners` those that listen now.  `reload` raises `CommandRefused`, and
     `look_for_files` makes the pickup look into its folder at once.
@@ -43,6 +43,7 @@ class StatusCommands:
             "status": self.status,
             "reload": self.reload,
             "explain": self.explain,
+            "domains": self.domains,
             "pickup.look": self.look_for_files,
             "drop.look": self.look_for_files,  # as a sendmail of the former version asks, which an upgrade may leave in use
         }
@@ -82,6 +83,11 @@ class StatusCommands:
     def _newer_code(self) -> dict[str, str]:
         """By what people know it as: files whose code on the disk is not what runs."""
         return {what: ", ".join(files) for what, files in self._server.components.code.changed().items()}
+
+    async def domains(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The last of the daily looks at the DNS, and the clean days (`DailyLook.report`); `daily`: whether there are any."""
+        look = self._server.daily_look
+        return {"daily": False} if look is None else {"daily": True, **await look.report()}
 
     async def reload(self, _: dict[str, Any]) -> dict[str, Any]:
         """`reloaded`, the `faults` of single listeners, and the keys that a restart is needed for (`needs_restart`)."""

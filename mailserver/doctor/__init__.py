@@ -34,5 +34,7 @@ In the order in which they are read:
 * `smtp_talk`: talks to a mail server as a stranger would
 * `trying`: tries mail to ourselves, STARTTLS, an open relay, and DNS lists
 * `pushing`: puts into a zone what is wanted, by dynamic updates
+* `report_evidence`: what reports of others say about a domain
+* `clean_days`: how long all has been well, and which policy can be stricter then
 * `daily`: looks once a day, and tells postmaster what has turned wrong
 """

@@ -10,7 +10,12 @@ from typing import Any
 from mailserver.doctor.seen import SeenRecords, SeenState
 from mailserver.doctor.zone_text import ZoneRecord
 
-__all__ = ["CheckedRecord", "RecordVerdict", "all_right", "cannot_tell", "missing", "not_known", "not_wanted", "wrong"]
+__all__ = [
+    "POLICY", "TRIAL", "CheckedRecord", "RecordVerdict", "all_right", "cannot_tell", "missing", "not_known", "not_wanted",
+    "wrong",
+]  # fmt: skip
+
+POLICY, TRIAL = "policy", "trial"  # in the place of a record's type: what a host of a policy shows, what was tried
 
 
 class RecordVerdict(enum.Enum):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from mailserver.doctor.findings import CheckedRecord, RecordVerdict
+from mailserver.doctor.findings import POLICY, CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import DomainFacts
 from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
 from mailserver.doctor.seen import Seen, followed
 from mailserver.trust.mta_sts import STSFault, STSMode, STSPolicy, parse_policy
 
-__all__ = ["TYPE", "check_policy", "is_soon_over"]
+__all__ = ["check_policy", "is_soon_over"]
 
-GROUP, TYPE = "MTA-STS", "policy"
+GROUP = "MTA-STS"
 MEDIA_TYPE = "text/plain"
 PATH = "/.well-known/mta-sts.txt"
 DAY_SECONDS = 86_400
@@ -47,14 +47,14 @@ def check_policy(
     policy = _policy(answers[0].body) if answers and len(texts) == 1 else None
     if policy is not None and all(one.is_advice for _, one in told.values()):
         why = f"mode {policy.mode.value}, {', '.join(policy.mx)}, for {policy.max_age_seconds} s; the certificate is right"
-        yield CheckedRecord(group=GROUP, name=host, type=TYPE, verdict=RecordVerdict.OK, why=why, seen=policy.lines)
+        yield CheckedRecord(group=GROUP, name=host, type=POLICY, verdict=RecordVerdict.OK, why=why, seen=policy.lines)
 
 
 def _of(
     host: str, fault: str, why: str, *, to_do: str = "", seen: Sequence[str] = (), is_advice: bool = False
 ) -> CheckedRecord:
     return CheckedRecord(
-        group=GROUP, name=host, type=TYPE, verdict=RecordVerdict.WRONG, why=why, fault=fault, to_do=to_do,
+        group=GROUP, name=host, type=POLICY, verdict=RecordVerdict.WRONG, why=why, fault=fault, to_do=to_do,
         seen=tuple(seen[:SHOWN_LINES]), is_advice=is_advice,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mailserver.doctor.findings import CheckedRecord, RecordVerdict
+from mailserver.doctor.findings import TRIAL, CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import DomainFacts
 from mailserver.doctor.policy_host import is_soon_over
 from mailserver.doctor.policy_seen import CertificateFault
@@ -37,7 +37,7 @@ def _trial(
     group: str, name: str, verdict: RecordVerdict, why: str, fault: str = "", to_do: str = "", *, is_advice: bool = False
 ) -> CheckedRecord:
     return CheckedRecord(
-        group=group, name=name, type="trial", verdict=verdict, why=why, fault=fault, to_do=to_do, is_advice=is_advice
+        group=group, name=name, type=TRIAL, verdict=verdict, why=why, fault=fault, to_do=to_do, is_advice=is_advice
     )
 
 

@@ -76,7 +76,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual(
             sorted(self.commands),
             [
-                "component.commands", "component.follow", "component.run", "components", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "probe", "quarantine.list", "queue.change", "queue.destinations",
+                "component.commands", "component.follow", "component.run", "components", "domains", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "probe", "quarantine.list", "queue.change", "queue.destinations",
                 "queue.list", "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "route.tls", "status",
                 "tls-override.add", "tls-override.list", "tls-override.remove",
             ],

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailserver.assembly.daily_look import _Looks, looks_daily
 from mailserver.doctor.daily import DailyLook
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
+from mailserver.doctor.report_evidence import ReportEvidence
 from mailserver.testing.state import MemoryState
 from tests.cli.support import CONFIGURATION
 
@@ -30,6 +31,9 @@ class Daily(SynchronousTestCase):
         self.state = MemoryState(self.clock)
         self.found: Mapping[str, Sequence[CheckedRecord]] = {}
         self.looks = self.given_up = 0
+        self.asked: list[tuple[str, str, float]] = []
+        self.evidence = ReportEvidence(9, 100, 100)
+        self.wall = 1.8e9
 
     def daily(self) -> DailyLook:
         def look() -> Mapping[str, Sequence[CheckedRecord]]:
@@ -39,7 +43,13 @@ class Daily(SynchronousTestCase):
         def give_up() -> None:
             self.given_up += 1
 
-        made = DailyLook(clock=self.clock, look=look, give_up=give_up, run_in_thread=maybeDeferred, state=self.state)
+        def reports(kind: str, domain: str, seconds: float) -> ReportEvidence:
+            self.asked.append((kind, domain, seconds / DAY))
+            return self.evidence
+
+        made = DailyLook(
+            clock=self.clock, look=look, give_up=give_up, run_in_thread=maybeDeferred, state=self.state, reports=reports, wall=lambda: self.wall
+        )
         made.start()
         return made
 
@@ -89,6 +99,42 @@ class Daily(SynchronousTestCase):
         self.assertEqual((self.looks, second.faults, second.problems()), (1, {"example.org": 1}, []))
         self.clock.advance(DAY)
         self.assertEqual((self.looks, second.problems()), (2, []))
+
+    def test_the_days_without_a_fault_go_on_over_restarts_and_clocks_that_jump(self) -> None:
+        policy = CheckedRecord(group="DMARC", name="_dmarc.example.org", type="TXT", verdict=RecordVerdict.OK, why="", seen=("v=DMARC1; p=none",))
+        self.found = {"example.org": [policy]}
+        daily = self.daily()
+        self.clock.advance(600)
+        for day in range(28):
+            if day % 7 == 3:
+                daily.stop()
+                daily = self.daily()
+                self.clock.advance(600)  # the day has had its look
+                self.wall += 400 * DAY * (-1) ** day
+                self.assertEqual(daily.figures()["clean_days"], {"example.org": {"DMARC": day + 1}})
+            self.clock.advance(DAY)
+        self.assertEqual((daily.figures()["clean_days"], daily.problems()), ({"example.org": {"DMARC": 29}}, []))
+        self.clock.advance(DAY)
+        self.assertEqual(self.asked[-1], ("DMARC", "example.org", 30.0))
+        (problem,) = daily.problems()
+        self.assertEqual(problem.title, "the DMARC policy of example.org can be stricter")
+        daily.stop()
+        daily = self.daily()  # nobody has been told yet
+        self.clock.advance(600 + DAY)
+        (problem,) = daily.problems()
+        problem.told()
+        self.assertEqual(daily.problems(), [])
+        daily.stop()
+        daily = self.daily()
+        self.clock.advance(600 + DAY)
+        self.assertEqual(daily.problems(), [])
+        report = self.successResultOf(Deferred.fromCoroutine(daily.report()))
+        self.assertEqual(report, {"at": self.wall, "faults": {"example.org": 0}, "clean": {"example.org": {"DMARC": {"stage": "none", "days": 32, "told": True, "waits": ""}}}})
+        self.found = {"example.org": [fault("mx-missing")]}
+        self.clock.advance(DAY)
+        self.found = {"example.org": [policy]}
+        self.clock.advance(DAY)
+        self.assertEqual(daily.figures()["clean_days"], {"example.org": {"DMARC": 1}})
 
     def test_a_store_that_fails_takes_nothing_from_the_look(self) -> None:
         daily = self.daily()
