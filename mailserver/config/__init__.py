@@ -11,6 +11,7 @@ In the order in which they are read:
 * `route_table`: exceptions from the relay's one way, by recipient and sender
 * `tls_options`: keys and certificates of the listeners
 * `traces_table`: where the roads of messages go as traces
+* `web_table`: what is served over HTTP, and by whom
 * `policy_table`: what becomes of copies that are not simply delivered
 * `forward_table`: mail that aliases send on to other hosts
 * `limits`: the table of bounds

@@ -36,12 +36,14 @@ from mailserver.config.values import (
     Network,
     Time,
 )
+from mailserver.config.web_table import WebTable, fault_of_web_listener
 from mailserver.former import former_names
 from mailserver.mail.address import normal_local
 
 __all__ = [
     "DNSTable",
     "TLSTable",
+    "WebTable",
     "AccountsTable",
     "AuthenticationTable",
     "Component",
@@ -78,9 +80,9 @@ Service = Literal["mx", "submission", "lmtp"]  # those by which mail comes
 class ListenTable(Options):
     """A port (or socket) on which the server listens."""
 
-    service: Literal["mx", "submission", "lmtp", "metrics"]
+    service: Literal["mx", "submission", "lmtp", "metrics", "web"]
     """What is spoken there: `mx` takes mail from other servers, `submission` from users, `lmtp` from a mail system
-    beside this one (RFC 2033); `metrics` gives figures to Prometheus over HTTP."""
+    beside this one (RFC 2033); `metrics` gives figures to Prometheus over HTTP; `web` serves what `[web]` says."""
     endpoint: Endpoint
     """A Twisted endpoint string: `tcp:25`, `tcp:2525:interface=127.0.0.1`, `unix:/run/mail/lmtp.sock:mode=660`,
     `systemd:domain=INET:index=0`. With `haproxy:` before it, as in `haproxy:tcp:25`, each connection begins with a PROXY header
@@ -104,13 +106,15 @@ class ListenTable(Options):
     @property
     def takes_mail(self) -> bool:
         """Whether mail comes by it."""
-        return self.service != "metrics"
+        return self.service not in ("metrics", "web")
 
     @model_validator(mode="after")
     def _fit_together(self) -> ListenTable:
+        if self.service == "web" and (fault := fault_of_web_listener(self)):
+            raise ValueError(fault)
         if self.token_file is not None and self.takes_mail:
             raise ValueError("token_file is for metrics listeners")
-        if not self.takes_mail:
+        if self.service == "metrics":
             if self.tls != "none" or self.authentication or is_proxied(self.endpoint):
                 raise ValueError("a metrics listener has neither TLS nor logins, and no proxy before it")
             if self.token_file is None and not is_local(self.endpoint):
@@ -503,6 +507,7 @@ class Configuration(Options):
     tls: TLSTable = TLSTable()
     authentication: AuthenticationTable = AuthenticationTable()
     lockout: LockoutTable = LockoutTable()
+    web: WebTable = WebTable()
     submission: SubmissionTable = SubmissionTable()
     privacy: PrivacyTable = PrivacyTable()
     limits: LimitsTable = LimitsTable()

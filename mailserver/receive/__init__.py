@@ -28,6 +28,5 @@ In the order in which they are read:
 * `login_replies`: the reply to each outcome of a login (RFC 4954)
 * `absence`: whether the delivery of a recipient's mail is missing now: such a recipient is deferred at RCPT
 * `proxied`: a connection from a proxy, until its header is there
-* `proxy_header`: the header of the PROXY protocol, versions 1 and 2, read without I/O
 * `submission/`: what users may send (RFC 6409)
 """

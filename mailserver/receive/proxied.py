@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from mailserver.mail.envelope import NO_ADDRESS, Peer
 from mailserver.receive.listener import Listener
 from mailserver.receive.profile import Profile
-from mailserver.receive.proxy_header import HeaderFault, read_header
+from mailserver.transport.proxy_header import HeaderFault, read_header
 
 __all__ = ["ProxiedConnection"]
 

@@ -40,7 +40,7 @@ from mailserver.mail.mime_parts import Part, parts_of
 from mailserver.mail.reply import Reply
 from mailserver.mail.source import MemorySource
 from mailserver.pickup.file_format import PickupEnvelope, PickupFault
-from mailserver.receive.proxy_header import HeaderFault, read_header
+from mailserver.transport.proxy_header import HeaderFault, read_header
 from mailserver.smtp.client.limits import ClientLimits
 from mailserver.smtp.client.replies import ReplyFault, ReplyReader
 from mailserver.smtp.server.commands import (

@@ -27,7 +27,7 @@ from mailserver.testing.state import MemoryState
 from tests.receive.connections import Listener, Wire
 from tests.receive.test_encryption import encryption
 from tests.receive.test_protocol import MESSAGE, ConnectionCase
-from tests.receive.test_proxy_header import V4, version_2
+from tests.transport.test_proxy_header import V4, version_2
 
 RELAYED = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<x@elsewhere.example>\r\n"
 LOCAL, UNKNOWN = version_2(0, 0, b""), b"PROXY UNKNOWN\r\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.receive.proxy_header import OCTETS_MOST, SIGNATURE, HeaderFault, Origin, read_header
+from mailserver.transport.proxy_header import OCTETS_MOST, SIGNATURE, HeaderFault, Origin, read_header
 from tests.any_octets import any_octets
 
 INET, INET6, UNIX = 0x11, 0x21, 0x31

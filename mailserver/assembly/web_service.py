@@ -1,0 +1,293 @@
+"""The web process from the server's side: started, watched, started again, and told what has changed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailserver.assembly.ports import Ports
+from mailserver.assembly.server import Server
+from mailserver.assembly.web import WebHandOver, members_by
+from mailserver.assembly.web_socket import WebSocket
+from mailserver.config import Configuration
+from mailserver.plugins.life import StartError
+from mailserver.processes.spawning import ProcessStart, begin
+from mailserver.tls import Pair, self_signed_pair
+from mailserver.tls.identity import IdentityError, read_identity
+from mailserver.web.hand_over import HandOver, ListeningSocket
+
+__all__ = ["WEB_PROCESS", "WebService"]
+
+WEB_PROCESS = "mailserver.web.process"
+HEALTH_SECONDS = 5.0
+FILES_SECONDS = 60.0
+STEADY_SECONDS = 60.0  # a process that has run so long did not fail at its start
+LONGEST_SECONDS = 60.0  # between two starts
+END_SECONDS = 5.0
+
+
+class WebService:
+    """Of a server; there is a process as long as the configuration has a web listener.
+
+    `not_ready` says why mail is not taken now: the same as the metrics listeners say.  `hand_over` is what others tell of
+    certificates and challenges.
+    """
+
+    log = Logger()
+
+    def __init__(self, server: Server, ports: Ports, not_ready: Callable[[], Sequence[str]]) -> None:
+        self._server = server
+        self._ports = ports
+        self._not_ready = not_ready
+        self._link = HandOver(server.reactor, server.reactor, self._has_died)
+        self.hand_over = WebHandOver(self._link)
+        self._run_in_thread = server.pools.of("web", 2)
+        self._configuration: Configuration | None = None  # None: nobody is served
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: WebSocket | None = None
+        self._timer: Any = None
+        self._began = 0.0
+        self._early_deaths = 0
+        self._missing = ""
+        self._pem = ("", "")
+        self._health = LoopingCall(self._say_health)
+        self._files = LoopingCall(self._look_at_files)
+        for call in (self._health, self._files):
+            call.clock = server.reactor
+
+    @property
+    def missing(self) -> str:
+        """Why nobody serves the web listeners; "" where somebody does, and where there are none."""
+        return "" if self._configuration is None or self._link.is_served else self._missing or "it starts"
+
+    async def take_up(self, configuration: Configuration) -> None:
+        """After the ports are open, and after each reload.  Raises `StartError` and OSError at the start alone."""
+        if all(one.service != "web" for one in configuration.listen):
+            self.stop()
+            return
+        is_first, self._configuration = self._configuration is None, configuration
+        self._put(**members_by(configuration))
+        self._listen(configuration)
+        await self._read_certificate()
+        self._say_health()
+        if is_first:
+            self._health.start(HEALTH_SECONDS, now=False)
+            self._files.start(FILES_SECONDS, now=False)
+            self._open(configuration)
+
+    def stop(self) -> None:
+        """The process ends as it sees the end of its socket."""
+        self._configuration = None
+        for call in (self._health, self._files):
+            if call.running:
+                call.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._link.listen({})
+        self._link.end()
+        process, self._process = self._process, None
+        if process is not None:
+            self._in_thread(_see_off, process)
+
+    # --- what it is told ---
+
+    def _put(self, **members: Any) -> None:
+        """Where nobody listens, the next process is told."""
+        self._link.put(**members).addErrback(lambda _: None)
+
+    def _say_health(self) -> None:
+        self._put(not_ready=list(self._not_ready()))
+
+    def _listen(self, configuration: Configuration) -> None:
+        listeners = {one.endpoint: one for one in configuration.listen if one.service == "web"}
+        https = next((place for one in listeners.values() if one.tls != "none" and (place := self._port(one.endpoint))), None)
+        has_tls = any(one.tls != "none" for one in listeners.values())
+        sockets = {}
+        for endpoint, descriptor in self._ports.held().items():
+            if endpoint in listeners:
+                one = listeners[endpoint]
+                proxies = None if one.proxies is None else [str(network) for network in one.proxies]
+                settings = {
+                    "tls": one.tls != "none",
+                    "https_port": (https or 443) if has_tls and one.tls == "none" else None,
+                    "is_proxied": endpoint.startswith("haproxy:"),
+                    "proxies": _proxies(endpoint, proxies),
+                }
+                sockets[endpoint] = ListeningSocket(descriptor, settings)
+        self._link.listen(sockets)
+
+    def _port(self, endpoint: str) -> int:
+        try:
+            return int(getattr(self._ports.host(endpoint), "port", 0))
+        except KeyError:  # it could not be listened on
+            return 0
+
+    async def _read_certificate(self) -> None:
+        """Its own files, or one of our own making until there is another."""
+        configuration = self._configuration
+        if configuration is None:
+            return
+        web = configuration.web
+        if web.certificate is None and self.hand_over.has_certificate and not self._pem[0]:
+            return  # it has come from a CA
+        try:
+            read = functools.partial(_pem_of, configuration, os.path.join(self._server.data, "tls-web"))
+            pem = await self._run_in_thread(read)
+        except (IdentityError, OSError, ValueError) as error:
+            self.log.error("the certificate of the web listeners cannot be read: {error}", error=error)
+            return
+        if web.certificate is None and self.hand_over.has_certificate and pem != self._pem:
+            if self._pem[0] and self.hand_over.chain_pem != self._pem[0]:
+                self._pem = ("", "")
+                return
+        if pem != self._pem:
+            self._pem = pem
+            self.hand_over.change_certificate(*pem).addErrback(lambda _: None)
+
+    def _look_at_files(self) -> None:
+        if self._configuration is not None and self._configuration.web.certificate is not None:
+            Deferred.fromCoroutine(self._read_certificate()).addErrback(self._failed, "the certificate of the web listeners")
+
+    # --- the process ---
+
+    def _open(self, configuration: Configuration) -> None:
+        web = configuration.web
+        if web.socket is not None:
+            self._socket = WebSocket(
+                web.socket,
+                group=web.socket_group,
+                version=self._server.program_version,
+                reactor=self._server.reactor,
+                run_in_thread=self._run_in_thread,
+                is_wanted=lambda: not self._link.is_served,
+                serve=self._serve,
+            )
+            self._missing = f"nothing has connected to {web.socket}: does its unit run?"
+            return
+        if self._server.processes.root is None and os.geteuid() != 0:
+            self.log.info("the web process runs as the server's own user, as nobody here may start it as another")
+        else:
+            try:
+                user = pwd.getpwnam(web.user)
+            except KeyError:
+                raise StartError(f"web.user: there is no user {web.user} on this host") from None
+            if user.pw_uid in (0, os.geteuid()):
+                raise StartError(f"web.user: {web.user} is root, or the server's own user")
+        self._begin()
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._began = self._server.reactor.seconds()
+        self._in_thread(self._started).addCallbacks(self._has_begun, self._has_not_begun)
+
+    def _started(self) -> tuple[subprocess.Popen[bytes] | None, socket.socket]:
+        """Blocks.  Raises OSError."""
+        root, configuration = self._server.processes.root, self._configuration
+        if configuration is None:
+            raise OSError("it is not wanted any more")
+        if root is not None:
+            return None, root.start("web")
+        return begin(web_start(configuration, as_user=os.geteuid() == 0), self._server.program_version)
+
+    def _has_begun(self, begun: tuple[subprocess.Popen[bytes] | None, socket.socket]) -> None:
+        process, end = begun
+        if self._configuration is None:
+            end.close()
+            if process is not None:
+                self._in_thread(_see_off, process)
+            return
+        self._process = process
+        self._serve(end)
+
+    def _serve(self, end: socket.socket) -> None:
+        if self._configuration is None:
+            end.close()
+            return
+        if self._missing:
+            self.log.warn("the web process runs again") if self._socket is None else self.log.info("the web process is here")
+        self._missing = ""
+        self._link.serve(end)
+
+    def _has_not_begun(self, failure: Failure) -> None:
+        if self._configuration is None:
+            return
+        why = failure.getErrorMessage()
+        if why != self._missing:
+            self._missing = why
+            self.log.critical("the web process does not start, and nobody serves the web listeners: {why}", why=why)
+        self._begin_later()
+
+    def _has_died(self, why: str) -> None:
+        self._missing = why
+        self.log.error("the web process is gone, and the web listeners wait for the next: {why}", why=why)
+        process, self._process = self._process, None
+        if process is not None:
+            self._in_thread(_see_off, process)
+        if self._socket is None:
+            self._begin_later()
+
+    def _begin_later(self) -> None:
+        reactor = self._server.reactor
+        if reactor.seconds() - self._began >= STEADY_SECONDS:
+            self._early_deaths = 0
+        pause = min(LONGEST_SECONDS, 2.0 ** (self._early_deaths - 1)) if self._early_deaths else 0.0
+        self._early_deaths = min(self._early_deaths + 1, 16)
+        self._timer = reactor.callLater(pause, self._begin)
+
+    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        async def run() -> Any:
+            return await self._run_in_thread(function, *arguments)
+
+        return Deferred.fromCoroutine(run())
+
+    def _failed(self, failure: Failure, what: str) -> None:
+        self.log.failure("{what}", failure, what=what)
+
+
+def web_start(configuration: Configuration, *, as_user: bool) -> ProcessStart:
+    """How the process is started as a child: as another user, whom it becomes itself, or as we are."""
+    user = configuration.web.user if as_user else ""
+    return ProcessStart(WEB_PROCESS, (), json.dumps({"user": user}).encode("ascii"))
+
+
+def _proxies(endpoint: str, proxies: list[str] | None) -> list[str] | None:
+    """None: whoever connects, who could only by a Unix socket."""
+    if endpoint.startswith("haproxy:unix:"):
+        return None
+    return ["127.0.0.0/8", "::1/128"] if proxies is None else proxies
+
+
+def _pem_of(configuration: Configuration, folder: str) -> tuple[str, str]:
+    """Blocks.  Raises `IdentityError`, OSError and ValueError."""
+    web = configuration.web
+    if web.certificate is not None and web.key is not None:
+        pair = Pair(web.certificate, web.key)
+    else:
+        pair = self_signed_pair(folder, configuration.hostname, ["127.0.0.1", "::1"])
+    read_identity(pair)
+    with open(pair.certificate, encoding="ascii") as chain, open(pair.key, encoding="ascii") as key:
+        return chain.read(), key.read()
+
+
+def _see_off(process: subprocess.Popen[bytes]) -> None:
+    """It sees the end of its socket.  One that was stopped does not.  Blocks."""
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,36 @@
+"""What user agents read of a domain by draft-ietf-mailmaint-pacc: JSON, whose digest the DNS may show.
+
+It can name services with TLS from the first octet on, on the protocol's own port alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+from mailserver.web.content import ClientSettings
+
+__all__ = ["digest_record", "user_agent_configuration"]
+
+PORTS = {"imap": 993, "pop3": 995, "smtp": 465}
+NAME_CHARACTERS = 60
+
+
+def user_agent_configuration(domain: str, settings: ClientSettings) -> bytes:
+    """The document; the same octets as long as the settings are the same."""
+    protocols: dict[str, dict[str, str]] = {}
+    for one in (*settings.incoming, *settings.outgoing):
+        if one.tls == "implicit" and one.port == PORTS[one.protocol]:
+            protocols.setdefault(one.protocol, {"host": one.host})
+    document = {
+        "protocols": protocols,
+        "authentication": {"password": True},
+        "info": {"provider": {"name": domain[:NAME_CHARACTERS]}},
+    }
+    return json.dumps(document, indent=2).encode("ascii") + b"\n"
+
+
+def digest_record(document: bytes) -> str:
+    """The TXT record of ``_ua-auto-config.DOMAIN`` for the document."""
+    return f"v=UAAC1; a=sha256; d={base64.b64encode(hashlib.sha256(document).digest()).decode('ascii')}"
