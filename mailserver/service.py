@@ -229,6 +229,7 @@ class MailService(Service):
         self._server.steps.observe_with(policy.observers)
         self._start_password_server()
         await ports.open(configuration.listen)
+        await self._in_force.web.take_up(configuration)
         self._sweeping.start(SWEEP_SECONDS)
         self._has_started = True
         settle_memory()

@@ -66,6 +66,8 @@ NOT_OURS = {
     "filter.use", "accounts.use",  # a component is found by it, and its options are made with it
     "listen.token_file",  # looked up at each request, in the configuration in force
     "traces.endpoint", "traces.detail", "traces.headers_file", "traces.ca_file", "traces.timeout",  # a command's of its own
+    "web.certificate", "web.key", "web.imap", "web.pop3", "web.submission",  # where there is a web listener
+    "web.mta_sts", "web.mta_sts_max_age", "web.mta_sts_hosts",
     "router.name",  # there is a name where there is a router
 }  # fmt: skip
 
@@ -155,7 +157,7 @@ class EveryKey(TestCase):
             .replace('use = "none"', 'use = "capture"\npath = "{work}/out"')
             .replace('["127.0.0.1"]', '["127.0.0.2"]')
             .replace("[queue]", '[queue]\nexpire = "9d"')
-            .replace("[pickup]", '[pickup]\nusers = "all"')
+            .replace("[pickup]", '[pickup]\nusers = "all"\n[web]\nuser = "www"\nsocket = "{work}/web.sock"\nsocket_group = "root"')
             .replace("[log]", '[log]\nlevel = "warn"')
         )
         everything = sorted({*NEEDS_RESTART, *SOCKET_KEYS} - {"workers"})  # of which there is one value only

@@ -14,6 +14,8 @@ In the order in which they are read:
 * `retirement`: stops what a reload has replaced once nothing uses it any more
 * `monitoring`: what the metrics listeners give out
 * `web`: what the web process is handed, and when
+* `web_service`: the web process: started, watched, started again, told what has changed
+* `web_socket`: the Unix socket to which the web process of a unit of its own connects
 * `ports`: the listeners' ports: bound, opened, changed by a reload, closed
 * `listeners`: a listener's table: who its proxies are, and the bounds on a connection
 * `certificates`: makes the listeners' certificates

@@ -12,8 +12,8 @@ __all__ = ["make_certificates"]
 
 
 def make_certificates(configuration: Configuration, server: Server) -> Certificates | None:
-    """The certificates of the listeners, None where no listener has TLS."""
-    if all(listen.tls == "none" for listen in configuration.listen):
+    """The certificates of the listeners, None where no listener for mail has TLS."""
+    if all(listen.tls == "none" for listen in configuration.listen if listen.takes_mail):
         return None
     tls, own = configuration.tls, os.path.join(server.data, "tls")
 

@@ -21,14 +21,16 @@ from mailserver.receive.factory import ReceiveFactory
 from mailserver.receive.profile import Profile
 from mailserver.receive.throttle import Admission
 from mailserver.transport.recording import Recordings
+from mailserver.web.hand_over import HeldListener
 
 if TYPE_CHECKING:
     from mailserver.metrics.pages import MonitoringFactory  # whose web server only those need who have such a listener
 
-    Listening = ReceiveFactory | MonitoringFactory
+    Listening = ReceiveFactory | MonitoringFactory | HeldListener
 
 __all__ = ["Ports"]
 
+MAIL = "mail"  # whatever takes it
 CLOSE_SECONDS = 25.0  # of one port: an endpoint is anybody's plugin
 
 
@@ -94,8 +96,9 @@ class Ports:
         for bound in self._bound.values():
             bound.open()
         self._are_open = True
-        for port, _ in self._ports.values():
-            _accept(port)
+        for port, factory in self._ports.values():
+            if not isinstance(factory, HeldListener):
+                _accept(port)
         for listen in listeners:
             if listen.endpoint not in self._ports:
                 await self._listen(listen, self._bound.pop(listen.endpoint, None))
@@ -111,13 +114,15 @@ class Ports:
                 maybeDeferred(port.stopListening)
                 return
             self._ports[listen.endpoint] = (port, factory)
-            if not self._are_open:
-                _wait(port)  # connections stay in the backlog until the queue is ready
+            if not self._are_open or isinstance(factory, HeldListener):
+                _wait(port)  # connections stay in the backlog until the queue is ready, or for the web process
 
         listening: Deferred[None] = endpoint.listen(factory).addCallback(is_listening)
         return listening
 
     def _factory(self, listen: ListenTable) -> Listening:
+        if listen.service == "web":
+            return HeldListener()
         if not listen.takes_mail:
             return self._monitoring(listen)
         return ReceiveFactory(self._profile(listen.endpoint), self._admission, self._recordings)
@@ -141,6 +146,13 @@ class Ports:
             for endpoint, (_, factory) in self._ports.items()
         ]
 
+    def held(self) -> dict[str, int]:
+        """The descriptors of the sockets that we hold for the web process, by endpoint."""
+        found: dict[str, Any] = {
+            endpoint: port for endpoint, (port, factory) in self._ports.items() if isinstance(factory, HeldListener)
+        }
+        return {endpoint: port.fileno() for endpoint, port in found.items()}
+
     def host(self, endpoint: str) -> Any:
         """The address on which it listens, as Twisted has it."""
         return self._ports[endpoint][0].getHost()
@@ -150,12 +162,8 @@ class Ports:
 
         Nothing is waited for.  What is returned are the ports of those that go; `change` closes them.
         """
-        wanted = {listen.endpoint: listen.takes_mail for listen in listeners}
-        stays = {
-            endpoint
-            for endpoint, (_, factory) in self._ports.items()
-            if wanted.get(endpoint) is isinstance(factory, ReceiveFactory)
-        }
+        wanted = {listen.endpoint: MAIL if listen.takes_mail else listen.service for listen in listeners}
+        stays = {endpoint for endpoint, (_, factory) in self._ports.items() if wanted.get(endpoint) == _kind(factory)}
         going = [self._ports.pop(endpoint) for endpoint in [*self._ports] if endpoint not in stays]
         self._leaving = [*[one for one in self._leaving if one.connections], *[factory for _, factory in going]]
         for endpoint, (_, factory) in self._ports.items():
@@ -206,7 +214,13 @@ class Ports:
 
 
 def _service(factory: Listening) -> str:
-    return factory.profile.service if isinstance(factory, ReceiveFactory) else "metrics"
+    return factory.profile.service if isinstance(factory, ReceiveFactory) else _kind(factory)
+
+
+def _kind(factory: Listening) -> str:
+    if isinstance(factory, HeldListener):
+        return "web"
+    return MAIL if isinstance(factory, ReceiveFactory) else "metrics"
 
 
 def _wait(port: Any) -> None:

@@ -14,6 +14,7 @@ from mailserver.assembly.ports import Ports
 from mailserver.assembly.retirement import Retirement
 from mailserver.assembly.server import Server
 from mailserver.assembly.systemd import Systemd
+from mailserver.assembly.web_service import WebService
 from mailserver.config import Configuration, ConfigurationError, load
 from mailserver.config.choice import insist
 from mailserver.control.parts import ListenerFigures
@@ -50,6 +51,7 @@ class PolicyInForce:
             profile=lambda endpoint: self.policy.profiles[endpoint],
             monitoring=self.monitoring.factory,
         )
+        self.web = WebService(server, self.ports, self.monitoring.not_ready)
         self._may_reload = False  # between the start's end and the stop's begin
         self._is_reloading = False
         self._hung_up = False
@@ -67,6 +69,7 @@ class PolicyInForce:
         self._stops = True
         self._may_reload = False
         self.monitoring.stop()
+        self.web.stop()
 
     @property
     def is_started(self) -> bool:
@@ -143,6 +146,7 @@ class PolicyInForce:
         self._server.steps.observe_with(policy.observers)
         self._server.change(configuration)
         faults = await self.ports.change(configuration.listen, going)
+        faults += await self._take_up_web(configuration)
         waiting = self._server.needs_restart(configuration)
         if waiting:
             self.log.warn("these changes need a restart: {keys}", keys=", ".join(waiting))
@@ -157,6 +161,17 @@ class PolicyInForce:
         self.look_for_dead_ends()
         answer = {"reloaded": True, "faults": faults, "needs_restart": waiting}
         return answer | ({"newer_code": list(newer)} if newer else {})
+
+    async def _take_up_web(self, configuration: Configuration) -> list[str]:
+        """What could not be done."""
+        if self._stops:
+            return []
+        try:
+            await self.web.take_up(configuration)
+        except (StartError, OSError) as error:
+            self.log.error("the web listeners are not served: {error}", error=error)
+            return [f"the web listeners are not served: {error}"]
+        return []
 
     async def _started(self, configuration: Configuration) -> Policy:
         """A policy that nobody uses yet; one that cannot start is stopped, and the error raised."""

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from mailserver.accounts.system import SystemDirectoryOptions
 from mailserver.accounts.system_logins import pam_start
+from mailserver.assembly.web import root_starts_web, web_start
 from mailserver.config import Configuration, ConfigurationError, check_options, load
 from mailserver.config.endpoints import bare_endpoint, place_of, unix_socket_of
 from mailserver.config.ownership import why_not_of
@@ -57,6 +58,8 @@ def plan_of(configuration: Configuration) -> dict[str, Any]:
         elif path is not None:
             paths[bare_endpoint(listen.endpoint)] = path
     starts: dict[str, ProcessStart] = {}
+    if root_starts_web(configuration):
+        starts["web"] = web_start(configuration, as_user=True)
     accounts = configuration.accounts
     if accounts.use == "system":
         options: Any = check_options(SystemDirectoryOptions, accounts.options, configuration.directory)

@@ -23,6 +23,7 @@ from mailserver.assembly.sending import OwnMail
 from mailserver.assembly.set_apart import holding_of
 from mailserver.assembly.steps import ROADS, make_steps
 from mailserver.assembly.tls_results import TLSResults
+from mailserver.assembly.web import WebHandOver
 from mailserver.authentication.app_password_uses import USES_SPACE
 from mailserver.config import Configuration
 from mailserver.delivery.readers import WithReaders
@@ -76,7 +77,7 @@ from mailserver.transport.recording import Recordings
 __all__ = ["Server"]
 
 NEEDS_RESTART = ("data", "hostname", "keys", "workers", "lockout", "delivery", "relay", "dns", "queue", "pickup", "log")
-SOCKET_KEYS = ("authentication.socket", "authentication.socket_group")
+SOCKET_KEYS = ("authentication.socket", "authentication.socket_group", "web.socket", "web.socket_group", "web.user")
 KEEP_USES = {("accounts", "file"), ("accounts", "sql")}  # as they did before components had spaces of their own
 Owner = tuple[int, int]
 
@@ -92,6 +93,7 @@ class Server:
     _router: Router  # of the one that has been started last; as the next two
     _judging: Judging
     certificates: Certificates | None = None
+    web: WebHandOver
     _clock_watch: ClockWatch | None = None
     _version = ""
     _generation: Generation
@@ -158,6 +160,16 @@ class Server:
         self.daily_look = make_daily_look(self, lambda: self._in_force) if looks_daily(configuration) else None
         news = self.daily_look.problems if self.daily_look is not None else tuple
         self._notes = make_notes(configuration, self, self._route, self._sign_again, news) if configuration.log.notes else None
+
+    @property
+    def begun_with(self) -> Configuration:
+        """The configuration at the start."""
+        return self._begun_with
+
+    @property
+    def program_version(self) -> bytes:
+        """That of the program that runs, after the start."""
+        return self._version.encode("ascii")
 
     def _make_register(self) -> Register:
         reactor, self._process_memory_octets = self.reactor, self._begun_with.limits.process_memory_bytes

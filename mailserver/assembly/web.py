@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from mailserver.web.content import AlpnCertificate, WebCertificate, WebContent
+from mailserver.config import Configuration
+from mailserver.config.web_facts import policy_of, submission_of
+from mailserver.config.web_table import access_of
+from mailserver.processes.spawning import ProcessStart
+from mailserver.web.content import AlpnCertificate, ClientSettings, MailAccess, WebCertificate, WebContent
 from mailserver.web.hand_over import HandOver
 from mailserver.web.wire import members_of
 
-__all__ = ["WebHandOver"]
+__all__ = ["WEB_PROCESS", "WebHandOver", "members_by", "root_starts_web", "web_start"]
+
+WEB_PROCESS = "mailserver.web.process"
 
 
 class WebHandOver:
@@ -41,6 +48,16 @@ class WebHandOver:
         self._content = replace(self._content, challenges=challenges)
         return self._say("challenges")
 
+    @property
+    def has_certificate(self) -> bool:
+        """One was handed over."""
+        return self._content.certificate is not None
+
+    @property
+    def chain_pem(self) -> str:
+        """That of the certificate, "" where there is none."""
+        return "" if self._content.certificate is None else self._content.certificate.chain_pem
+
     def change_certificate(self, chain_pem: str, key_pem: str) -> Deferred[None]:
         """The certificate of the https names: for connections that begin from now on."""
         self._content = replace(self._content, certificate=WebCertificate(chain_pem, key_pem))
@@ -68,3 +85,40 @@ class WebHandOver:
     def _no_alpn(self, failure: Failure, host: str) -> Any:
         self.withdraw_alpn(host).addErrback(lambda _: None)
         return failure
+
+
+def members_by(configuration: Configuration) -> dict[str, Any]:
+    """What the configuration alone says."""
+    domains = [name for name, table in configuration.domain.items() if not table.disabled]
+    settings = _settings(configuration)
+    limits = configuration.limits
+    members = members_of(
+        WebContent(
+            hostname=configuration.hostname.lower(),
+            policies={name: text for name in domains if (text := policy_of(configuration, name))},
+            clients=dict.fromkeys(domains, settings),
+        )
+    )
+    return {name: members[name] for name in ("hostname", "policies", "clients")} | {
+        "log_format": configuration.log.format,
+        "limits": [limits.connections, limits.connections_per_network],
+    }
+
+
+def _settings(configuration: Configuration) -> ClientSettings:
+    web = configuration.web
+    kinds: tuple[tuple[Literal["imap", "pop3"], str | None], ...] = (("imap", web.imap), ("pop3", web.pop3))
+    incoming = [MailAccess(kind, *access_of(text, kind)) for kind, text in kinds if text is not None]
+    outgoing = [MailAccess("smtp", *one) for one in submission_of(configuration)]
+    return ClientSettings(tuple(incoming), tuple(outgoing))
+
+
+def root_starts_web(configuration: Configuration) -> bool:
+    """Where there is a root process: whether it may start the web process."""
+    return configuration.web.socket is None and any(one.service == "web" for one in configuration.listen)
+
+
+def web_start(configuration: Configuration, *, as_user: bool) -> ProcessStart:
+    """How the process is started as a child: as another user, whom it becomes itself, or as we are."""
+    user = configuration.web.user if as_user else ""
+    return ProcessStart(WEB_PROCESS, (), json.dumps({"user": user}).encode("ascii"))

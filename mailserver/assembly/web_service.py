@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import pwd
 import socket
@@ -18,18 +17,17 @@ from twisted.python.failure import Failure
 
 from mailserver.assembly.ports import Ports
 from mailserver.assembly.server import Server
-from mailserver.assembly.web import WebHandOver, members_by
+from mailserver.assembly.web import WebHandOver, members_by, root_starts_web, web_start
 from mailserver.assembly.web_socket import WebSocket
 from mailserver.config import Configuration
 from mailserver.plugins.life import StartError
-from mailserver.processes.spawning import ProcessStart, begin
+from mailserver.processes.spawning import begin
 from mailserver.tls import Pair, self_signed_pair
 from mailserver.tls.identity import IdentityError, read_identity
 from mailserver.web.hand_over import HandOver, ListeningSocket
 
-__all__ = ["WEB_PROCESS", "WebService"]
+__all__ = ["WebService"]
 
-WEB_PROCESS = "mailserver.web.process"
 HEALTH_SECONDS = 5.0
 FILES_SECONDS = 60.0
 STEADY_SECONDS = 60.0  # a process that has run so long did not fail at its start
@@ -51,7 +49,7 @@ class WebService:
         self._ports = ports
         self._not_ready = not_ready
         self._link = HandOver(server.reactor, server.reactor, self._has_died)
-        self.hand_over = WebHandOver(self._link)
+        self.hand_over = server.web = WebHandOver(self._link)
         self._run_in_thread = server.pools.of("web", 2)
         self._configuration: Configuration | None = None  # None: nobody is served
         self._process: subprocess.Popen[bytes] | None = None
@@ -182,6 +180,8 @@ class WebService:
         if self._server.processes.root is None and os.geteuid() != 0:
             self.log.info("the web process runs as the server's own user, as nobody here may start it as another")
         else:
+            if self._server.processes.root is not None and not root_starts_web(self._server.begun_with):
+                raise StartError("restart the server: it had no web listener at its start, so that root starts no process")
             try:
                 user = pwd.getpwnam(web.user)
             except KeyError:
@@ -257,12 +257,6 @@ class WebService:
 
     def _failed(self, failure: Failure, what: str) -> None:
         self.log.failure("{what}", failure, what=what)
-
-
-def web_start(configuration: Configuration, *, as_user: bool) -> ProcessStart:
-    """How the process is started as a child: as another user, whom it becomes itself, or as we are."""
-    user = configuration.web.user if as_user else ""
-    return ProcessStart(WEB_PROCESS, (), json.dumps({"user": user}).encode("ascii"))
 
 
 def _proxies(endpoint: str, proxies: list[str] | None) -> list[str] | None:

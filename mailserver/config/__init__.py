@@ -12,6 +12,7 @@ In the order in which they are read:
 * `tls_options`: keys and certificates of the listeners
 * `traces_table`: where the roads of messages go as traces
 * `web_table`: what is served over HTTP, and by whom
+* `web_facts`: what `web` listeners say of the domains, as the whole configuration has it
 * `policy_table`: what becomes of copies that are not simply delivered
 * `forward_table`: mail that aliases send on to other hosts
 * `limits`: the table of bounds

@@ -110,7 +110,8 @@ class ListenTable(Options):
 
     @model_validator(mode="after")
     def _fit_together(self) -> ListenTable:
-        if self.service == "web" and (fault := fault_of_web_listener(self)):
+        asks = bool(self.authentication or self.require_tls or self.token_file) or self.client_certificate != "ignore"
+        if self.service == "web" and (fault := fault_of_web_listener(self.endpoint, self.tls, asks=asks)):
             raise ValueError(fault)
         if self.token_file is not None and self.takes_mail:
             raise ValueError("token_file is for metrics listeners")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mailserver.config.endpoints import bare_endpoint, is_local, place_of
+from mailserver.config.endpoints import bare_endpoint, place_of
 from mailserver.config.options import Options
 from mailserver.config.values import Duration, FilePath, HostName, host_name
 
-if TYPE_CHECKING:
-    from mailserver.config.schema import Configuration, ListenTable
-
-__all__ = ["WebTable", "access_of", "fault_of_web_listener", "policy_of", "submission_of"]
+__all__ = ["WebTable", "access_of", "fault_of_web_listener"]
 
 MAX_AGE_MOST = 31_557_600  # RFC 8461 section 3.2
 PORTS = {"imap": 993, "pop3": 995, "submission": 465}
@@ -80,14 +77,14 @@ class WebTable(Options):
         return self
 
 
-def fault_of_web_listener(listen: ListenTable) -> str:
-    """Why such a listener cannot be, "" where it can."""
-    if listen.tls == "starttls":
+def fault_of_web_listener(endpoint: str, tls: str, *, asks: bool) -> str:
+    """Why such a listener cannot be, "" where it can.  `asks`: it asks for logins, certificates or tokens."""
+    if tls == "starttls":
         return 'a web listener has TLS from the first octet on or none: tls = "implicit" or "none"'
-    if listen.authentication or listen.client_certificate != "ignore" or listen.require_tls or listen.token_file is not None:
+    if asks:
         return "a web listener asks for no logins, certificates or tokens"
-    place = place_of(bare_endpoint(listen.endpoint))
-    if place is None or (place.kind not in ("tcp", "tcp6", "unix") and not bare_endpoint(listen.endpoint).startswith("systemd:")):
+    place, bare = place_of(bare_endpoint(endpoint)), bare_endpoint(endpoint)
+    if place is None or (place.kind not in ("tcp", "tcp6", "unix") and not bare.startswith("systemd:")):
         return "a web listener is on a tcp, tcp6, unix or systemd endpoint"
     return ""
 
@@ -97,26 +94,3 @@ def access_of(text: str, kind: Literal["imap", "pop3", "submission"]) -> tuple[s
     host, _, port = text.partition(":")
     number = int(port) if port else PORTS[kind]
     return host, number, "starttls" if number in STARTTLS_PORTS else "implicit"
-
-
-def submission_of(configuration: Configuration) -> list[tuple[str, int, Literal["implicit", "starttls"]]]:
-    """Where users send, the best first: TLS from the first octet on."""
-    if configuration.web.submission is not None:
-        return [access_of(configuration.web.submission, "submission")]
-    found: dict[tuple[str, int, Literal["implicit", "starttls"]], None] = {}
-    for one in configuration.listen:
-        place = place_of(bare_endpoint(one.endpoint))
-        if one.service == "submission" and one.tls != "none" and place is not None and place.port and not is_local(one.endpoint):
-            found[(configuration.hostname, place.port, one.tls)] = None
-    return sorted(found, key=lambda one: one[2] != "implicit")
-
-
-def policy_of(configuration: Configuration, domain: str) -> str:
-    """The text of the MTA-STS policy that is served for a domain (A-labels; ``*.`` and a domain, too), "" where none is."""
-    table = configuration.domain.get(domain) or configuration.domain.get(f"*.{domain.partition('.')[2]}")
-    if table is None or table.disabled or all(one.service != "web" for one in configuration.listen):
-        return ""
-    web = configuration.web
-    hosts = dict.fromkeys([configuration.hostname.lower(), *[one.lower() for one in web.mta_sts_hosts]])
-    lines = ["version: STSv1", f"mode: {web.mta_sts}", *[f"mx: {one}" for one in hosts], f"max_age: {int(web.mta_sts_max_age)}"]
-    return "".join([f"{line}\r\n" for line in lines])

@@ -1,6 +1,6 @@
 """The root process: keeps root's privileges where the server gives them up, and does as little as possible.
 
-It accepts no connection and reads no mail.  It starts the small processes (courier, launcher, PAM) and hands their
+It accepts no connection and reads no mail.  It starts the small processes (courier, launcher, PAM, web) and hands their
 sockets to the server.  At a reload it binds ports and Unix sockets.  The kinds of process are those below.
 
 It knows from the configuration itself how each process is started and which addresses there are.  A short-lived program
@@ -39,6 +39,7 @@ KINDS: Mapping[str, str] = {
     "delivery.launcher": "mailserver.delivery.launcher",
     "relay.courier": "mailserver.delivery.courier",
     "relay.launcher": "mailserver.delivery.launcher",
+    "web": "mailserver.web.process",
 }
 READING = "mailserver.assembly.root_plan"
 READ_SECONDS = 30.0

@@ -10,7 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, ITCPTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
@@ -90,6 +90,11 @@ class _Protocol(TLSMemoryBIOProtocol):
 
     hello = b""
     _keeps = True
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """A Unix socket has none."""
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(enabled)
 
     def dataReceived(self, data: bytes) -> None:
         """As its own."""

@@ -19,7 +19,7 @@ from mailserver.transport.proxy_header import HeaderFault, read_header
 from mailserver.web.answers import ANSWER_HEADERS, WebAnswer, WebRequest
 from mailserver.web.certificates import ACME_TLS
 
-__all__ = ["BehindProxyFactory", "HTTPFactory", "Room"]
+__all__ = ["BehindProxyFactory", "HTTPFactory", "WebRoom"]
 
 REQUEST_SECONDS = 20  # for a whole request, handshake included, and between two
 ABORT_SECONDS = 10  # for the rest of an answer, after that
@@ -32,7 +32,7 @@ Answering = Callable[[WebRequest], WebAnswer]
 Telling = Callable[..., None]
 
 
-class Room:
+class WebRoom:
     """For connections: so many in all, and so many of one network.
 
     One more than there is room for takes the place of the oldest that has nothing under way.
@@ -114,21 +114,23 @@ class _Channel(HTTPChannel):
     totalHeadersSize = HEADER_OCTETS
     maxHeaders = FIELDS_MOST
     abortTimeout = ABORT_SECONDS
-    _log = None  # clients that wait are no news
     _requests = 0
     _is_over = False
     _is_acme: bool | None = None
 
     def __init__(self, factory: HTTPFactory, address: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.factory = factory
         self.address = address
         self.timeOut = REQUEST_SECONDS
-        self.callLater = factory.clock.callLater
+
+    def callLater(self, period: float, func: Callable[[], None]) -> Any:
+        """As Twisted wants it."""
+        return self.factory.clock.callLater(period, func)
 
     def connectionMade(self) -> None:
         """There is room, or there is not."""
-        super().connectionMade()  # type: ignore[no-untyped-call]
+        super().connectionMade()
         if not self.factory.room.enter(self, self.address):
             self.factory.tell("rejected", self, why="too many connections from its network")
             self.abort()
@@ -159,7 +161,7 @@ class _Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is closed."""
         self.factory.room.leave(self)
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        super().connectionLost(reason)
 
     def abort(self) -> None:
         """Close it at once."""
@@ -220,7 +222,14 @@ class HTTPFactory(ServerFactory):
     noisy = False
 
     def __init__(
-        self, *, room: Room, clock: Any, answering: Answering, tell: Telling, failed: Callable[[], None], https_port: int | None
+        self,
+        *,
+        room: WebRoom,
+        clock: Any,
+        answering: Answering,
+        tell: Telling,
+        failed: Callable[[], None],
+        https_port: int | None,
     ) -> None:
         self.room = room
         self.clock = clock
@@ -249,7 +258,7 @@ class BehindProxyFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, inner: Any, *, proxies: Networks | None, room: Room, clock: Any, tell: Telling) -> None:
+    def __init__(self, inner: Any, *, proxies: Networks | None, room: WebRoom, clock: Any, tell: Telling) -> None:
         self.inner = inner
         self.room = room
         self.clock = clock

@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
 from mailserver.processes.exchange import ProcessExchange
 from mailserver.processes.frames import DESCRIPTORS
 from mailserver.web.wire import ANSWER_OCTETS, encoded, number_of
 
-__all__ = ["HandOver", "ListeningSocket", "NoWebProcess"]
+__all__ = ["HandOver", "HeldListener", "ListeningSocket", "NoWebProcess"]
 
 TAKEN_UP_SECONDS = 10.0
 
@@ -36,6 +37,17 @@ class ListeningSocket:
 
     descriptor: int
     settings: Mapping[str, Any]
+
+
+class HeldListener(ServerFactory):
+    """A socket that we hold for the web process, which accepts on it."""
+
+    noisy = False
+    connections = 0  # of ours
+
+    def shut_down(self) -> Deferred[None]:
+        """There is none of ours."""
+        return succeed(None)
 
 
 class HandOver:

@@ -35,7 +35,7 @@ from mailserver.processes.spawning import name_version, outlive_signals
 from mailserver.processes.unix_port import listen_on
 from mailserver.web.answers import WebAnswer, WebRequest, answer
 from mailserver.web.certificates import WebCertificates, WebTLSFactory
-from mailserver.web.channel import BehindProxyFactory, HTTPFactory, Room
+from mailserver.web.channel import BehindProxyFactory, HTTPFactory, WebRoom
 from mailserver.web.content import WebContent
 from mailserver.web.log import WebLog
 from mailserver.web.wire import QUESTION_OCTETS, decoded, said_number, taken_up
@@ -57,7 +57,7 @@ class WebProcess:
         self._web_log = web_log
         self._content = WebContent()
         self._certificates = WebCertificates()
-        self._room = Room(connections=500, connections_per_network=50)
+        self._room = WebRoom(connections=500, connections_per_network=50)
         self._ports: dict[str, Any] = {}
         self._heard_at = time.monotonic()
 

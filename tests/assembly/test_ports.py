@@ -32,7 +32,7 @@ class Port:
 class Ends(SynchronousTestCase):
     def setUp(self) -> None:
         self.found: dict[str, Port] = {name: Port() for name in ("one", "two", "three")}
-        self.tables: Any = [SimpleNamespace(endpoint=name, takes_mail=True) for name in self.found]
+        self.tables: Any = [SimpleNamespace(endpoint=name, takes_mail=True, service="mx") for name in self.found]
         profile: Any = SimpleNamespace(service="mx", clock=Clock())
         clock: Any = Clock()
         self.ports = Ports(
@@ -68,7 +68,7 @@ class Ends(SynchronousTestCase):
     def test_a_reload_tells_of_it_and_closes_and_opens_the_others(self) -> None:
         self.found["one"].closing = OSError("no socket")
         self.found["four"] = Port()
-        wanted: Any = [self.tables[2], SimpleNamespace(endpoint="four", takes_mail=True)]
+        wanted: Any = [self.tables[2], SimpleNamespace(endpoint="four", takes_mail=True, service="mx")]
         going = self.ports.take_up(wanted)
         faults = self.successResultOf(Deferred.fromCoroutine(self.ports.change(wanted, going)))
         self.assertEqual(faults, ["a listener does not stop: no socket"])

@@ -98,7 +98,7 @@ class Faults(SynchronousTestCase):
             [
                 "1 data: is missing",
                 "2 workers: only 1 is available in this version",
-                "4 listen[0].service: must be one of: mx, submission, lmtp, metrics",
+                "4 listen[0].service: must be one of: mx, submission, lmtp, metrics, web",
                 "5 listen[0].endpoint: '99999' is not a port: a number from 0 to 65535",
                 "6 listen[1].service: is missing",
                 "7 listen[1].servce: is not a key that is known here; did you mean 'service'?",

@@ -121,6 +121,10 @@ class Reading(SynchronousTestCase):
         text = CONFIGURATION + PIPE + PIPE.replace("[delivery]", "[relay]")
         found = set(plan(text)["starts"])
         homes = '[delivery]\nuse = "maildir"\npath = "{home}/Maildir"\n'
+        web = CONFIGURATION + '[[listen]]\nservice = "web"\nendpoint = "tcp:80"\n'
+        self.assertEqual(plan(web)["starts"]["web"], ((), '{"user": "mailserver-web"}'))
+        self.assertNotIn("web", plan(web + '[web]\nsocket = "/run/mailserver/web.sock"\n')["starts"])
+        found |= set(plan(web)["starts"])
         found |= set(plan(CONFIGURATION + homes + homes.replace("[delivery]", "[relay]"))["starts"])
         self.assertEqual(found, set(KINDS))
 
