@@ -40,7 +40,6 @@ from mailserver.mail.mime_parts import Part, parts_of
 from mailserver.mail.reply import Reply
 from mailserver.mail.source import MemorySource
 from mailserver.pickup.file_format import PickupEnvelope, PickupFault
-from mailserver.transport.proxy_header import HeaderFault, read_header
 from mailserver.smtp.client.limits import ClientLimits
 from mailserver.smtp.client.replies import ReplyFault, ReplyReader
 from mailserver.smtp.server.commands import (
@@ -53,6 +52,7 @@ from mailserver.smtp.server.commands import (
     parse_rcpt,
 )
 from mailserver.smtp.server.extensions import Extensions
+from mailserver.transport.proxy_header import HeaderFault, read_header
 from mailserver.trust.arc import ARCResult, read_chain, trusted_sets, verify_chain
 from mailserver.trust.authentication_results import MethodResult, authentication_results
 from mailserver.trust.authors import TooManyAuthors, author_domains
