@@ -11,6 +11,7 @@ from mailserver.authentication.checkers import make_checker
 from mailserver.authentication.kept_secrets import kept_secret
 from mailserver.authentication.lockout.counting import LockoutRules
 from mailserver.authentication.lockout.lockout import Lockout
+from mailserver.authentication.one_time import OneTimeLogins
 from mailserver.authentication.password_checks import CostlyThreads, PasswordChecks
 from mailserver.config import Configuration, ListenTable
 from mailserver.mail.networks import Networks
@@ -48,6 +49,7 @@ class Logins:
         self.checks = PasswordChecks(
             run=self._threads.run, clock=reactor, remember_seconds=authentication.remember
         )
+        self.one_time = OneTimeLogins(reactor)
         self.lockout = Lockout(
             clock=state,
             on_the_wall=state.on_the_wall,
@@ -103,6 +105,7 @@ class Logins:
             secret=self._secret,
             mechanisms=authentication.mechanisms,
             loopback_in_clear=authentication.without_tls == "loopback",
+            one_time=self.one_time,
         )
 
     def _checker(self, description: str, domain: str, seconds: float) -> Any:

@@ -10,6 +10,7 @@ In the order in which they are read:
 * `by_password`: a password against what an account has: its app passwords, then its hash
 * `app_passwords`: app passwords: one for each program, made by us, named, bounded in what it may do and for how long
 * `app_password_uses`: when each app password was last used
+* `one_time`: secrets with which this host tries a log-in of its own, once
 * `kept_secrets`: keys of this installation that nobody chooses
 * `sealing`: passwords that can be read again, for CRAM-MD5: encrypted with AES-256-GCM
 * `answer_time`: denials whose time shows nothing about the account

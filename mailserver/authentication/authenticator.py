@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailserver.authentication.checkers import IMailAccount, PasswordCredentials, make_portal
+from mailserver.authentication.one_time import NOTE, OneTimeLogins
 from mailserver.authentication.standing import Standing
 from mailserver.interfaces import (
     Clock,
@@ -94,7 +95,7 @@ class Authenticator:
 
     `accounts` is the directory that `[accounts] use` names; `checkers` are further ones.  With `mechanisms` None all are
     offered that the accounts support.  `loopback_in_clear` lets clients on this host log in without TLS.  `secret()` is the key
-    for false SCRAM keys; it stays the same over restarts.
+    for false SCRAM keys; it stays the same over restarts.  `one_time` has secrets that this host itself logs in with once.
     """
 
     log = Logger()
@@ -111,6 +112,7 @@ class Authenticator:
         secret: Callable[[], Awaitable[bytes]],
         mechanisms: Collection[str] | None = None,
         loopback_in_clear: bool = False,
+        one_time: OneTimeLogins | None = None,
     ) -> None:
         self.lockout = lockout
         self.clock = clock
@@ -120,6 +122,7 @@ class Authenticator:
         self._secret = secret
         self._wanted = mechanisms
         self._loopback_in_clear = loopback_in_clear
+        self._one_time = one_time
         can_check = ICredentialsChecker.providedBy(accounts) and IUsernamePassword in accounts.credentialInterfaces
         all_checkers = [*([accounts] if can_check else []), *checkers]
         self._portal = make_portal(all_checkers)
@@ -170,6 +173,8 @@ class Authenticator:
     async def password_account(self, username: str, password: str, peer: Peer) -> tuple[str, str] | None:
         """The account and a note for the log; None where the password is wrong.  Any error means that nobody can tell."""
         account = account_name(username, self.login_domain) or f"@{self.login_domain}"  # nobody's
+        if self._one_time is not None and self._one_time.take(account, password, peer.address):
+            return account, NOTE
         credentials = PasswordCredentials(account, password, peer.service, peer.address)
         try:
             found: Any = await self._portal.login(credentials, None, IMailAccount)

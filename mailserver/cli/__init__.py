@@ -65,6 +65,7 @@ In the order in which they are read:
 * `route`: ``mailserver route ADDRESS``: where a message would go, and why
 * `probe`: ``mailserver probe ADDRESS``: asks an address's hosts up to RCPT, and sends nothing
 * `selftest`: ``mailserver selftest``: a probe message, how long each of its steps took, and its removal
+* `selftest_roads`: the roads on which its probes are sent
 * `selftest_break`: ``mailserver selftest --break``: a sandbox in which something is broken, and what is said then
 * `route_tls`: ``mailserver route ADDRESS --tls``: what TLS its hosts must have, why, and what was seen
 * `tls_override`: ``mailserver tls-override``: what is said of a domain's TLS for a time

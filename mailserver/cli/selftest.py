@@ -1,79 +1,43 @@
-"""``mailserver selftest``: a probe message on the roads of real ones, with its timeline; then it is removed again.
+"""``mailserver selftest``: probe messages on the roads of real ones, with their timelines; then they are removed again.
 
-It is handed over as programs of this host do (`mailserver.cli.sendmail`), so that it needs no password: from there on it is a
-submission like any other.  Where a listener speaks LMTP, a second one goes in by that.  Both are for an account that is nobody's.
-Exit codes: 0 all arrived, 1 one did not, 69 no server, 75 it could not be handed over now.
+One is handed over as programs of this host do, one submitted after a log-in, one goes in by LMTP, and one through the relay to
+this server's own port 25 (`selftest_roads`).  All are for an account that is nobody's.
+Exit codes: 0 all arrived, 1 one did not, 69 no server, 75 they could not be sent now, 77 not for this user.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
+import fcntl
 import os
-import re
-import secrets
-import smtplib
-import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.purge import maildir_of
 from mailserver.cli.selftest_break import BROKEN, show_break
+from mailserver.cli.selftest_roads import Leg, ProbedServer, by_lmtp, by_login, by_pickup, by_relay
 from mailserver.control.client import CommandRefused
 from mailserver.doctor.probe_mail import (
     ACCOUNT,
     ID_OF_FILE,
     leads_to_nobody,
     marked_files,
-    probe_id,
-    probe_message,
     removed,
 )
 from mailserver.processes.identity import as_owner_of
 
-__all__ = ["Leg", "add_to", "lmtp_place"]
+__all__ = ["add_to"]
 
+LOCK = "selftest.lock"
+EX_TEMPFAIL, EX_NOPERM = 75, 77
 SECONDS, SECONDS_MOST = 60, 600
 PAUSE_SECONDS = 0.05
 END_SECONDS = 10.0  # each question has, with which a probe is taken back
-OK = 250
-ANY = ("", "0.0.0.0", "::")
-BETWEEN = re.compile(r"(?<!\\):")  # the words of an endpoint
-QUEUED = re.compile(r"queued as ([0-9A-Z]{16})")
 ENDS = ("failed", "discarded", "refused", "rejected")  # steps after which no delivery comes
-
-
-@dataclass(slots=True)
-class Leg:
-    """One probe: its `road` ("submission", "lmtp"), its `mark`, and what became of it.
-
-    `steps` are those of its road, `at` the time when it was handed over, in seconds since the epoch.  `fault`: why it has not
-    arrived, "" where it has.
-    """
-
-    road: str
-    mark: str
-    at: float = 0.0
-    file: str = ""  # that was handed over
-    path: str = ""  # where it has arrived
-    id: str = ""
-    fault: str = ""
-    removed: bool = False
-    steps: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs; `after_ms` of each step is counted from the handing over."""
-        steps = [
-            {"step": one["step"], "after_ms": round((one["time"] - self.at) * 1000, 1), **one["fields"]} for one in self.steps
-        ]
-        known = {"road": self.road, "id": self.id, "arrived": not self.fault, "removed": self.removed, "fault": self.fault}
-        return known | {"steps": steps}
 
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
@@ -105,14 +69,26 @@ def run_selftest(options: argparse.Namespace) -> int:
     configuration = load(options.config, discover().options_of)
     address = options.to or f"{ACCOUNT}@{configuration.home_domain}"
     maildir = maildir_of(configuration, address, "selftest")
-    server = _Server(configuration.data, time.monotonic() + options.seconds)
-    _insist_on_nobody(server, address)
-    status = server.ask("status", {})
-    legs = [_submitted(configuration, server, address)]
-    for place in dict.fromkeys(filter(None, map(lmtp_place, status["listeners"]))):
-        legs.append(_by_lmtp(place, configuration.hostname, address, server.until))
-    waiting = [leg for leg in legs if not leg.fault]
+    server = ProbedServer(configuration.data, time.monotonic() + options.seconds)
+    with _alone(server):
+        _insist_on_nobody(server, address)
+        legs = _probed(configuration, server, maildir, address, options.seconds)
+    if options.json:
+        has_arrived = not any(leg.fault for leg in legs)
+        as_json({"address": address, "arrived": has_arrived, "roads": [leg.as_json() for leg in legs]})
+    else:
+        say(*[plain(line) for leg in legs for line in _told(leg)])
+    return 1 if any(leg.fault for leg in legs) else 0
+
+
+def _probed(configuration: Any, server: ProbedServer, maildir: str, address: str, seconds: int) -> list[Leg]:
+    """Probes on all roads, which have arrived, or have not; none of them is left."""
+    legs: list[Leg] = []
+    waiting: list[Leg] = []
     try:
+        for leg in _sent(configuration, server, address):
+            legs.append(leg)
+        waiting = [leg for leg in legs if leg.has_arrived]
         while waiting and time.monotonic() < server.until:
             for leg in waiting:
                 _look(server, maildir, leg)
@@ -125,12 +101,49 @@ def run_selftest(options: argparse.Namespace) -> int:
     for leg in waiting:
         if not leg.path:  # else only its road is late
             _give_up(server, address, leg, {one.id for one in legs})
-            leg.fault = f"not there after {options.seconds} seconds; {leg.fault}"
-    if options.json:
-        as_json({"address": address, "arrived": not any(leg.fault for leg in legs), "roads": [leg.as_json() for leg in legs]})
-    else:
-        say(*[plain(line) for leg in legs for line in _told(leg)])
-    return 1 if any(leg.fault for leg in legs) else 0
+            leg.fault = f"not there after {seconds} seconds; {leg.fault}"
+    return legs
+
+
+def _sent(configuration: Any, server: ProbedServer, address: str) -> Iterator[Leg]:
+    """One on each road that there is, in the order of their listeners."""
+    yield by_pickup(configuration, server, address)
+    tables = {listen.endpoint: listen for listen in configuration.listen}
+    first_mx = True
+    for listener in server.ask("status", {})["listeners"]:
+        service, endpoint = str(listener["service"]), str(listener["endpoint"])
+        listen = tables.get(endpoint)
+        if listen is not None and (service == "submission" if listen.authentication is None else listen.authentication):
+            yield by_login(listen, configuration.hostname, server, address)
+        if service == "lmtp":
+            yield by_lmtp(endpoint, configuration.hostname, server, address)
+        if service == "mx" and configuration.relays and first_mx:
+            first_mx = False
+            yield by_relay(endpoint, configuration.hostname, server, address)
+
+
+@contextlib.contextmanager
+def _alone(server: ProbedServer) -> Iterator[None]:
+    """Two at once would take each other's probes back.  The second waits for its time; raises `Unable` then."""
+    path = os.path.join(server.data, LOCK)
+    try:
+        with as_owner_of(server.data):
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        code = EX_NOPERM if isinstance(error, PermissionError) else EX_IOERR
+        raise Unable(f"{path}: {error.strerror}: this is for root and the server's own user", code) from error
+    try:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > server.until:
+                    raise Unable("another mailserver selftest runs", EX_TEMPFAIL) from error
+                time.sleep(PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(file)
 
 
 def _warn(words: str) -> None:
@@ -143,7 +156,7 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-def _insist_on_nobody(server: _Server, address: str) -> None:
+def _insist_on_nobody(server: ProbedServer, address: str) -> None:
     """Its mail must go into a Maildir of its own: an alias or a catch-all leads to people.  Raises `Unable`."""
     found = server.ask("route", {"address": address})
     if not leads_to_nobody(found, address):
@@ -153,107 +166,10 @@ def _insist_on_nobody(server: _Server, address: str) -> None:
         )
 
 
-# --- out ---
-
-
-def _submitted(configuration: Any, server: _Server, address: str) -> Leg:
-    """Hand one over as a program of this host does.  Raises `Unable`."""
-    from mailserver.cli.sendmail import Unsent, Wishes, envelope_of, write_file
-    from mailserver.cli.sendmail_message import TypedMessage, lines_of, qualified
-    from mailserver.pickup.file_format import pickup_name
-
-    leg = Leg("submission", secrets.token_hex(16), time.time())
-    sender = qualified(address, "")
-    typed = TypedMessage.read(lines_of(io.BytesIO(probe_message(leg.mark, address, "mailserver selftest")), dot_ends=False))
-    name = pickup_name(int(leg.at * 1_000_000), secrets.token_bytes(16))
-    fields = typed.completed(sender=sender, name="", message_id=probe_id(leg.mark, configuration.hostname), now=leg.at)
-    envelope = envelope_of(Wishes(notify=frozenset({"NEVER"})), sender, [sender])
-    leg.file = os.path.join(configuration.pickup_path, name)
-    try:
-        write_file(leg.file, envelope, fields, typed, configuration.limits.message_bytes)
-    except Unsent as error:
-        raise Unable(str(error), error.code) from error
-    except OSError as error:
-        raise Unable(f"{configuration.pickup_path}: {error.strerror or error}", EX_IOERR) from error
-    with contextlib.suppress(CommandRefused):
-        server.ask("pickup.look", {})
-    return leg
-
-
-def lmtp_place(listener: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Host and port of a listener that speaks LMTP, or the path of its socket with 0; None where it cannot be reached so."""
-    if listener["service"] != "lmtp":
-        return None
-    kind, *words = [word.replace("\\", "") for word in BETWEEN.split(str(listener["endpoint"]))]
-    if kind == "unix":
-        return words[0], 0
-    if kind not in ("tcp", "tcp4", "tcp6") or not words or not words[0].isdigit() or words[0] == "0":
-        return None
-    host = next((word.removeprefix("interface=") for word in words if word.startswith("interface=")), "")
-    if host in ANY:
-        host = "::1" if kind == "tcp6" or host == "::" else "127.0.0.1"
-    return host, int(words[0])
-
-
-def _by_lmtp(place: tuple[str, int], hostname: str, address: str, until: float) -> Leg:
-    leg = Leg("lmtp", secrets.token_hex(16), time.time())
-    message = probe_message(leg.mark, address, "mailserver selftest").replace(b"\n", b"\r\n")
-    message = f"Message-ID: {probe_id(leg.mark, hostname)}\r\n".encode() + message
-    host, port = place
-    try:
-        with _LMTP(host, port, hostname, until) as client:
-            client.ehlo()
-            for code, words in (client.mail(address), client.rcpt(address), client.data(message)):
-                said = f"{code} {words.decode('utf-8', 'replace')}"
-                if code != OK:
-                    leg.fault = said
-                    break
-            leg.id = found[1] if (found := QUEUED.search(said)) and not leg.fault else ""
-    except (OSError, smtplib.SMTPException) as error:
-        leg.fault = f"{host or 'lmtp'}{f':{port}' if port else ''}: {_words_of(error)}"
-    return leg
-
-
-class _Server:
-    """The running server, which is asked up to a time; it has a few seconds more where it has to end what was begun."""
-
-    def __init__(self, data: str, until: float) -> None:
-        self.data = data
-        self.until = until
-
-    def ask(self, command: str, arguments: dict[str, Any], *, at_least: float = 1.0) -> dict[str, Any]:
-        """Its answer.  Raises `CommandRefused` and `ControlError`."""
-        left = self.until - time.monotonic()
-        return ask_server(self.data, command, arguments, timeout_seconds=max(at_least, left))
-
-
-class _LMTP(smtplib.LMTP):
-    """LMTP that is over at a time, however slowly the other side speaks."""
-
-    def __init__(self, host: str, port: int, hostname: str, until: float) -> None:
-        self._until = until
-        super().__init__(host, port, hostname, timeout=max(0.1, until - time.monotonic()))
-
-    def getreply(self) -> tuple[int, bytes]:
-        """A reply; each wait is for what is left of the time."""
-        if isinstance(self.sock, socket.socket):
-            self.sock.settimeout(max(0.1, self._until - time.monotonic()))
-        return super().getreply()
-
-
-def _words_of(error: Exception) -> str:
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return "; ".join([f"{code} {words.decode('utf-8', 'replace')}" for code, words in error.recipients.values()])
-    if isinstance(error, smtplib.SMTPResponseException):
-        words = error.smtp_error
-        return f"{error.smtp_code} {words.decode('utf-8', 'replace') if isinstance(words, bytes) else words}"
-    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-
-
 # --- what became of them ---
 
 
-def _look(server: _Server, maildir: str, leg: Leg) -> None:
+def _look(server: ProbedServer, maildir: str, leg: Leg) -> None:
     """What is known of it by now: its file, whose name has its id, and its road."""
     with as_owner_of(server.data):
         leg.path = leg.path or next(marked_files(maildir, leg.mark, leg.at), "")
@@ -277,7 +193,7 @@ def _words_of_step(step: Mapping[str, Any]) -> str:
     return " ".join([str(step["step"]), *[str(fields[key]) for key in ("reply", "note") if fields.get(key)]])
 
 
-def _give_up(server: _Server, address: str, leg: Leg, others: set[str]) -> None:
+def _give_up(server: ProbedServer, address: str, leg: Leg, others: set[str]) -> None:
     """It has not come in time: it shall not come later, either."""
     with contextlib.suppress(OSError):
         if leg.file:
@@ -293,7 +209,7 @@ def _give_up(server: _Server, address: str, leg: Leg, others: set[str]) -> None:
     leg.fault = f"its last step: {_words_of_step(own[-1])}" if own else "the server has not taken it"
 
 
-def _waiting(server: _Server, address: str, at: float, others: set[str]) -> str:
+def _waiting(server: ProbedServer, address: str, at: float, others: set[str]) -> str:
     """The id of a probe in the queue: of this sender and recipient, and none of the `others`.  "" where there is none."""
     selection = {"sender": address, "recipient": address, "since": at - 1}
     after: int | None = 0
@@ -312,7 +228,9 @@ def _remove(data: str, maildir: str, leg: Leg) -> None:
 
 
 def _told(leg: Leg) -> list[str]:
-    lines, before = [f"{leg.road}  {leg.id}".rstrip()], leg.at
+    lines, before = ["  ".join(filter(None, (leg.road, leg.place, leg.id)))], leg.at
+    if leg.skipped:
+        return [*lines, f"  not tried: {leg.skipped}"]
     for one in leg.steps:
         since_start, since_last = (one["time"] - leg.at) * 1000, (one["time"] - before) * 1000
         lines.append(f"  {since_start:9.1f} ms  {f'(+{since_last:.1f})':<10}  {_words_of_step(one)}")

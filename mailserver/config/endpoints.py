@@ -22,6 +22,7 @@ __all__ = [
     "is_local",
     "is_proxied",
     "place_of",
+    "reached_at",
     "socket_path",
     "split_endpoint",
     "unix_socket_of",
@@ -115,6 +116,24 @@ def place_of(text: str) -> EndpointPlace | None:
     if kind == "unix":
         return EndpointPlace(kind, os.path.normpath(named.get("address", positional[0] if positional else "")))
     return EndpointPlace(kind, text)
+
+
+def reached_at(text: str) -> tuple[str, int] | None:
+    """Where a program of this host reaches an endpoint: numeric address and port, or the path of its socket and 0.
+
+    None where it cannot: a proxy's header is expected there, the port is not known, or the kind is not.
+    """
+    place = None if is_proxied(text) else place_of(text)
+    if place is None or (place.kind != "unix" and not place.port):
+        return None
+    if place.kind not in ("tcp", "tcp6"):
+        return (place.host, 0) if place.kind == "unix" else None
+    if place.host == ANY[place.kind]:
+        return "::1" if place.kind == "tcp6" else "127.0.0.1", place.port
+    try:
+        return str(ipaddress.ip_address(place.host)), place.port
+    except ValueError:
+        return None
 
 
 def is_local(text: str) -> bool:

@@ -7,6 +7,7 @@ In the order in which they are read:
 * `parts`: what the commands need of the server and of its policy
 * `queue`: the commands on waiting mail
 * `probe`: asks another host about an address, up to RCPT
+* `selftest`: a log-in that works once, and a probe through the relay to this server itself
 * `route`: the command on an address: where it leads, and what a peer would hear at RCPT
 * `tls`: what is known of other hosts' TLS, and what an administrator says of it for a time
 * `lockouts`: the commands on lockouts, of a running server and of a file without one

@@ -12,6 +12,7 @@ from mailserver.control.probe import ProbeCommands
 from mailserver.control.queue import QueueCommands
 from mailserver.control.recording import RecordingCommands
 from mailserver.control.route import RouteCommands
+from mailserver.control.selftest import SelftestCommands
 from mailserver.control.server import Command, NotStarted
 from mailserver.control.status import StatusCommands
 from mailserver.control.tls import TLSCommands
@@ -39,6 +40,7 @@ def all_commands(
         LockoutCommands(server.logins.lockout),
         ComponentCommands(server, server.reactor),
         RecordingCommands(server.recordings),
+        SelftestCommands(server, policy, status.listeners),
     ):
         found |= subject.commands()
     return {name: one if name in BEFORE_THE_START else _when_started(one, has_started) for name, one in found.items()}

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailserver.authentication.lockout.lockout import Lockout
+from mailserver.authentication.one_time import OneTimeLogins
 from mailserver.dns import Resolver
 from mailserver.mail.answers import Mailbox
+from mailserver.mail.content import Content
+from mailserver.mail.envelope import Envelope
 from mailserver.mail.ids import IdSource
 from mailserver.observe import Steps
 from mailserver.plugins.code_on_disk import CodeOnDisk
@@ -39,6 +42,9 @@ class LoginParts(Protocol):
 
     @property
     def lockout(self) -> Lockout: ...
+
+    @property
+    def one_time(self) -> OneTimeLogins: ...
 
     def hanging(self) -> dict[str, int]: ...
 
@@ -79,6 +85,8 @@ class RunningServer(Protocol):
 
     @property
     def relay(self) -> Relay | None: ...
+
+    async def signed(self, envelope: Envelope, content: Content) -> Content | None: ...
 
 
 class PolicyParts(Protocol):

@@ -33,7 +33,7 @@ class StatusCommands:
     ) -> None:
         self._server = server
         self._hostname = hostname
-        self._listeners = listeners
+        self.listeners = listeners
         self._reload = reload
         self._look_for_files = look_for_files
 
@@ -56,7 +56,7 @@ class StatusCommands:
             "hostname": self._hostname(),
             "pid": os.getpid(),
             "connections": server.admission.connections,
-            "listeners": [asdict(one) for one in self._listeners()],
+            "listeners": [asdict(one) for one in self.listeners()],
             "queue": asdict(server.queue.counts),
             "dns": asdict(server.resolver.counts),
             "dnssec": server.resolver.beliefs,

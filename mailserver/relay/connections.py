@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,7 @@ class Connections:
         self._own_name = own_name
         self._client_limits = client_limits
         self._avoids_itself = avoids_itself
+        self._own_places: set[tuple[str, int]] = set()
         self._lmtp = lmtp
         self._waiting_seconds = waiting_seconds
         self._conversions = Conversions(
@@ -371,9 +373,19 @@ class Connections:
         """How TLS begins there, after what has failed in the last hour."""
         return self._fallbacks.step(target.key)
 
-    def calls_itself_like_us(self, host: str) -> bool:
+    def calls_itself_like_us(self, host: str, target: Target) -> bool:
         """Whether a host that greets with this name is ourselves (a loop)."""
-        return self._avoids_itself and host.rstrip(".").lower() == self._own_name.lower()
+        is_meant = (target.key.address, target.key.port) in self._own_places
+        return self._avoids_itself and not is_meant and host.rstrip(".").lower() == self._own_name.lower()
+
+    @contextmanager
+    def to_itself(self, address: str, port: int) -> Iterator[None]:
+        """Meanwhile a message may go to this server's own port: a probe (one at a time)."""
+        self._own_places.add((address, port))
+        try:
+            yield
+        finally:
+            self._own_places.discard((address, port))
 
     def opened(self, connection: RelayProtocol) -> None:
         """The connection is ready for its first transaction."""

@@ -166,8 +166,8 @@ class _Attempt(ClientFactory):
     def tls_step(self, target: Target) -> TLSStep:
         return self._step
 
-    def calls_itself_like_us(self, host: str) -> bool:
-        return self._connections.calls_itself_like_us(host)
+    def calls_itself_like_us(self, host: str, target: Target) -> bool:
+        return self._connections.calls_itself_like_us(host, target)
 
     def opened(self, connection: RelayProtocol) -> None:
         connection.record.state = RecordState.BUSY

@@ -67,7 +67,7 @@ class Owner(Protocol):
     def tls_step(self, target: Target) -> TLSStep:
         """How TLS begins there."""
 
-    def calls_itself_like_us(self, host: str) -> bool: ...
+    def calls_itself_like_us(self, host: str, target: Target) -> bool: ...
 
     def opened(self, connection: RelayProtocol) -> None:
         """The connection is ready for its first transaction."""
@@ -341,7 +341,7 @@ class RelayProtocol(TwistedProtocol):
         session, demand = self.session, self.target.demand
         if self.record.state is not RecordState.OPENING:
             return
-        if not self.target.names_host and self.owner.calls_itself_like_us(event.offer.host):
+        if not self.target.names_host and self.owner.calls_itself_like_us(event.offer.host, self.target):
             self._turn_away(LOOP)
         elif not demand.wants_tls or session.is_encrypted:
             self._login()

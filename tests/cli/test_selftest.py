@@ -1,4 +1,4 @@
-"""``mailserver selftest``: which listeners it speaks LMTP with, and what is broken in its sandboxes."""
+"""``mailserver selftest``: where it reaches listeners, and what is broken in its sandboxes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.assembly.sandbox import prepare
-from mailserver.cli.selftest import lmtp_place
 from mailserver.cli.selftest_break import BROKEN, broken_configuration
 from mailserver.config import load
+from mailserver.config.endpoints import reached_at
 
 
 class Places(SynchronousTestCase):
@@ -26,8 +26,7 @@ class Places(SynchronousTestCase):
             ("haproxy:tcp:24", None),
             ("systemd:domain=INET:index=0", None),
         ):
-            self.assertEqual(lmtp_place({"service": "lmtp", "endpoint": endpoint}), place, endpoint)
-        self.assertIsNone(lmtp_place({"service": "mx", "endpoint": "tcp:25"}))
+            self.assertEqual(reached_at(endpoint), place, endpoint)
 
     def test_each_fault_is_in_a_configuration_that_is_in_order(self) -> None:
         path = Path(prepare(self.mktemp()))

@@ -77,7 +77,8 @@ class Commands(SynchronousTestCase):
             sorted(self.commands),
             [
                 "component.commands", "component.follow", "component.run", "components", "domains", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "probe", "quarantine.list", "queue.change", "queue.destinations",
-                "queue.list", "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "route.tls", "status",
+                "queue.list", "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "route.tls", "selftest.login",
+                "selftest.relay", "status",
                 "tls-override.add", "tls-override.list", "tls-override.remove",
             ],
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -21,9 +22,23 @@ sales = ["alice@example.org"]
 service = "lmtp"
 endpoint = "unix:{work}/lmtp.sock"
 
+[[listen]]
+service = "submission"
+endpoint = "tcp:{subport}:interface=127.0.0.1"
+tls = "starttls"
+
+[[listen]]
+service = "submission"
+endpoint = "tcp:{tlsport}:interface=127.0.0.1"
+tls = "implicit"
+
+[relay]
+use = "mx"
+
 [log]
 addresses = "none"
 """
+ROADS = ["pickup", "relay", "lmtp", "submission", "submission"]
 
 
 class Selftest(ScenarioCase):
@@ -46,21 +61,27 @@ class Selftest(ScenarioCase):
         server.wait_for_mail("selftest")
         found = self.run_selftest(server, code=0)
         self.assertEqual((found["address"], found["arrived"]), ("selftest@example.org", True))
-        self.assertEqual([(one["road"], one["arrived"], one["removed"], one["fault"]) for one in found["roads"]],
-            [("submission", True, True, ""), ("lmtp", True, True, "")])  # fmt: skip
+        self.assertEqual([(one["road"], one["arrived"], one["removed"], one["fault"] + one["skipped"]) for one in found["roads"]],
+            [(road, True, True, "") for road in ROADS])  # fmt: skip
         for one in found["roads"]:
             steps = [step["step"] for step in one["steps"]]
             self.assertLess(steps.index("accepted"), steps.index("delivered"))
             self.assertTrue(all(0 <= step["after_ms"] < 60_000 for step in one["steps"]))
         self.assertEqual([path.read_bytes().count(b"of somebody") for path in self.left(server)], [1])
+        self.assertEqual(server.log().count(" login "), 2)
+        with open(server.work / "data" / "selftest.lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.assertIn("another mailserver selftest runs", self.run_selftest(server, "--seconds", "1", code=75))
         shutil.rmtree(server.work / "mail" / "selftest")
         (server.work / "mail" / "selftest").write_text("no folder")
         found = self.run_selftest(server, "--seconds", "2", code=1)
-        self.assertEqual([one["removed"] for one in found["roads"]], [True, True])
+        self.assertEqual([one["removed"] for one in found["roads"]], [True] * len(ROADS))
         for one in found["roads"]:
             self.assertIn("not there after 2 seconds; its last step: deferred", one["fault"])
         self.assertEqual(json.loads(server.command("queue", "list", "--json").stdout), [])
         self.assertEqual([path.read_text() for path in self.left(server)], ["no folder"])
+        server.stop()
+        self.assertIn("no server runs", self.run_selftest(server, code=69))
 
     def test_what_is_said_when_something_is_broken_is_shown_by_a_sandbox_that_goes_again(self) -> None:
         folder = self.mktemp()
