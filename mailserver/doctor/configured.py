@@ -16,7 +16,7 @@ from mailserver.config import Configuration
 from mailserver.config.endpoints import bare_endpoint, is_local, place_of
 from mailserver.config.route_table import next_hop_of, next_hop_of_relay
 from mailserver.dns.servers import read_resolv_conf
-from mailserver.doctor.house_facts import DomainFacts, OfferedService, SendsBy, WantedKey
+from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts, OfferedService, SendsBy, WantedKey
 from mailserver.mail.dns_records import ServerAddress
 from mailserver.relay.own_ipv6 import kernels_address
 from mailserver.tls.identity import IdentityError, read_authorities
@@ -148,9 +148,10 @@ def _spki(certificate: x509.Certificate) -> str:
     return hashlib.sha256(octets).hexdigest()
 
 
-def _authorities(certificate: x509.Certificate) -> tuple[str, ...]:
+def _authorities(certificate: x509.Certificate) -> tuple[CertificateAuthority, ...]:
     names = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return AUTHORITIES.get(str(names[0].value).lower(), ()) if names else ()
+    known = AUTHORITIES.get(str(names[0].value).lower(), ()) if names else ()
+    return (CertificateAuthority(known),) if known else ()
 
 
 def _services(configuration: Configuration) -> tuple[OfferedService, ...]:

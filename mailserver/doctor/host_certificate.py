@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mailserver.doctor.findings import CheckedRecord, all_right, cannot_tell, missing, not_known, not_wanted, wrong
-from mailserver.doctor.house_facts import DomainFacts
+from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts
 from mailserver.doctor.seen import DNSSECState, Seen, SeenRecords, SeenState, followed
 from mailserver.doctor.wanted import SMTP_PORT, caa_records, tlsa_records
+from mailserver.doctor.zone_text import ZoneRecord
 from mailserver.mail.dns_records import TLSA, Answer
 from mailserver.trust.dane import DaneMismatch, TLSAAnswer, TLSAState, is_usable, match
 
@@ -17,7 +18,7 @@ __all__ = ["check_authorities", "check_tlsa"]
 TLSA_GROUP, CAA_GROUP = "TLSA", "CAA"
 SIGNED = (DNSSECState.SECURE, DNSSECState.EXPIRED, DNSSECState.BOGUS)
 # property  flags tag value; of an issue property the value begins with the CA's name     RFC 8659 sections 4.1 and 4.2
-PROPERTY = re.compile(r'(\d{1,3}) ([A-Za-z0-9]+) "?\s*([^";\s]*)\s*(?:;[^"]*)?"?')
+PROPERTY = re.compile(r'(\d{1,3}) ([A-Za-z0-9]+) "?\s*([^";\s]*)\s*(;[^"]*)?"?')
 
 
 def check_tlsa(facts: DomainFacts, seen: Seen, now: float) -> Iterator[CheckedRecord]:
@@ -92,12 +93,38 @@ def check_authorities(facts: DomainFacts, seen: Seen) -> Iterator[CheckedRecord]
 
 
 def _permission(facts: DomainFacts, found: SeenRecords) -> Iterator[CheckedRecord]:
-    properties = [one for record in found.records if (one := PROPERTY.fullmatch(record))]
-    issuers = {one[3].lower() for one in properties if one[2].lower() == "issue"}
-    if not facts.authorities or not issuers or issuers & set(facts.authorities):
-        yield all_right(CAA_GROUP, found, f"{', '.join(sorted(filter(None, issuers))) or 'no CA'} may make certificates")
+    properties = [one for record in found.records if (one := PROPERTY.fullmatch(record)) and one[2].lower() == "issue"]
+    issuers = {one[3].lower() for one in properties} - {""}
+    faults = [one for authority in facts.authorities for one in _of_authority(authority, found, properties)] if properties else []
+    if not faults:
+        yield all_right(CAA_GROUP, found, f"{', '.join(sorted(issuers)) or 'no CA'} may make certificates")
         return
-    why = f"the CA of our certificate ({facts.authorities[0]}) may make none: the next renewal will fail"
-    forbidding = [one[0] for one in properties if one[2].lower() == "issue" and not one[3]]
-    add = [type(one)(found.name, "CAA", one.data) for one in caa_records(facts)]
-    yield wrong(CAA_GROUP, found, "caa-forbids", why, add=add, remove=forbidding)
+    yield from faults
+
+
+def _of_authority(
+    authority: CertificateAuthority, found: SeenRecords, properties: Sequence[re.Match[str]]
+) -> Iterator[CheckedRecord]:
+    """Its name has to stand there once without a condition that we do not meet (RFC 8657)."""
+    name = authority.names[0]
+    ours = [one for one in properties if one[3].lower() in authority.names]
+    if not ours:
+        why = f"the CA {name}, from which our certificates come or may come, may make none: a renewal will fail"
+        forbidding = [one[0] for one in properties if not one[3]]
+        add = [ZoneRecord(found.name, "CAA", f'0 issue "{one}"') for one in authority.names]
+        yield wrong(CAA_GROUP, found, "caa-forbids", why, add=add, remove=forbidding)
+        return
+    for fault, parameter, value in (
+        ("caa-method", "validationmethods", authority.method), ("caa-account", "accounturi", authority.account)
+    ):  # fmt: skip
+        conditions = [_parameters(one[4] or "").get(parameter, "") for one in ours]
+        if value and all(conditions) and all(value not in [part.strip() for part in one.split(",")] for one in conditions):
+            why = f"the CA {name} may make certificates with {parameter}={conditions[0]} alone, and we have {value}"
+            add = [ZoneRecord(found.name, "CAA", f'0 issue "{name}; {parameter}={value}"')]
+            yield wrong(CAA_GROUP, found, fault, why, add=add, remove=[one[0] for one in ours])
+
+
+def _parameters(text: str) -> dict[str, str]:
+    """``; accounturi=https://…; validationmethods=http-01`` (RFC 8659 section 4.2)."""
+    pairs = [one.partition("=") for one in text.split(";") if "=" in one]
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}

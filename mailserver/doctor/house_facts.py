@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DomainFacts", "OfferedService", "SendsBy", "WantedKey"]
+__all__ = ["CertificateAuthority", "DomainFacts", "OfferedService", "SendsBy", "WantedKey"]
 
 
 class SendsBy(enum.Enum):
@@ -27,6 +27,19 @@ class WantedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """A CA that makes certificates for the host: the `names` under which CAA records know it, any of which will do (RFC 8659).
+
+    `method` is how it is shown that the host is ours ("http-01"), `account` the URL of our account there (RFC 8657); "" where
+    that is not known.
+    """
+
+    names: tuple[str, ...]
+    method: str = ""
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OfferedService:
     """A service that clients find by SRV (RFC 6186, RFC 8314): ``_submissions._tcp`` on port 465."""
 
@@ -43,7 +56,7 @@ class DomainFacts:
     `chain` is the host's certificate with its chain (DER, its own first).  `spki` and `next_spki` are the SHA-256 of its public
     key and of the one that will follow it (lower-case hex, "" where there is none).
     `policy` is the text of the MTA-STS policy that our own web service shows, "" where it shows none.
-    `authorities` are the names under which CAA records know the CA of the certificate (RFC 8659); empty: it is not known.
+    `authorities` are the CAs that may make our certificates, as far as they are known: the one that we have first.
     """
 
     domain: str
@@ -57,7 +70,7 @@ class DomainFacts:
     chain: tuple[bytes, ...] = ()
     spki: str = ""
     next_spki: str = ""
-    authorities: tuple[str, ...] = ()
+    authorities: tuple[CertificateAuthority, ...] = ()
     services: tuple[OfferedService, ...] = ()
     dmarc_reports_to: str = ""
     tls_reports_to: str = ""

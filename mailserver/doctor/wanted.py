@@ -112,7 +112,8 @@ def tlsa_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
 
 def caa_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
     """Who may make certificates for the host (RFC 8659)."""
-    return tuple([ZoneRecord(facts.hostname, "CAA", f'0 issue "{one}"') for one in facts.authorities])
+    names = dict.fromkeys([one for authority in facts.authorities for one in authority.names])
+    return tuple([ZoneRecord(facts.hostname, "CAA", f'0 issue "{one}"') for one in names])
 
 
 def client_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.doctor.examination import examined, examined_parked
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
-from mailserver.doctor.house_facts import DomainFacts, OfferedService, SendsBy, WantedKey
+from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts, OfferedService, SendsBy, WantedKey
 from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
 from mailserver.doctor.seen import DNSSECState, NameServerSeen
 from mailserver.doctor.wanted import parked, wanted
@@ -20,6 +20,8 @@ from tests.doctor.zones import ZoneTable
 from tests.trust.chains import NOW, self_signed
 
 PRESENT, NEXT, RETIRED, OTHER = (PrivateKey.generate("ed25519").record for _ in range(4))
+LETS_ENCRYPT = CertificateAuthority(("letsencrypt.org",), "http-01", "https://acme.example/acct/1")
+SECOND = CertificateAuthority(("sectigo.com", "zerossl.com"))
 LINK = self_signed("ecdsa", ("mail.example.org",))
 SPKI, NEXT_SPKI = hashlib.sha256(LINK.public_key).hexdigest(), "0" * 63 + "2"
 FACTS = DomainFacts(
@@ -32,7 +34,7 @@ FACTS = DomainFacts(
     spki=SPKI,
     next_spki=NEXT_SPKI,
     services=(OfferedService("_submissions._tcp", 465), OfferedService("_submission._tcp", 587)),
-    authorities=("letsencrypt.org",),
+    authorities=(LETS_ENCRYPT,),
     dmarc_reports_to="dmarc-reports@example.org",
     tls_reports_to="tls-reports@example.org",
     serves_web=True,
@@ -143,6 +145,10 @@ FAULTS = [
     Fault("tlsa-unsigned", [], [f"{TLSA_NAME} TLSA 3 1 1 {SPKI}"], remove=SPKI),
     Fault("caa-forbids", ["mail.example.org CAA"], ['example.org CAA 0 issue "ca.example.net"'], add='example.org. 3600 IN CAA 0 issue "letsencrypt.org"'),
     Fault("caa-forbids", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue ";"'], remove='0 issue ";"', add="letsencrypt.org"),
+    Fault("caa-forbids", facts={"authorities": (LETS_ENCRYPT, SECOND)}, add='mail.example.org. 3600 IN CAA 0 issue "sectigo.com"'),
+    Fault("caa-method", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue "letsencrypt.org; validationmethods=dns-01,tls-alpn-01"'], add='"letsencrypt.org; validationmethods=http-01"', remove="dns-01"),
+    Fault("caa-account", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue "letsencrypt.org;accounturi=https://acme.example/acct/2"'], add="accounturi=https://acme.example/acct/1", remove="acct/2"),
+    Fault("", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue "letsencrypt.org; validationmethods=http-01; accounturi=https://acme.example/acct/1"']),
     Fault("", ["mail.example.org CAA"], advised="caa-missing"),
     Fault("srv-target", ["_submissions"], ["_submissions._tcp.example.org SRV 0 1 465 old.example.net"], add="SRV 0 1 465 mail.example.org.", remove="old.example.net."),
     Fault("srv-port", ["_submissions"], ["_submissions._tcp.example.org SRV 0 1 4650 mail.example.org"], add="SRV 0 1 465 mail.example.org."),
