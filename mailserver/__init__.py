@@ -40,6 +40,7 @@ In the order in which they are read:
 * `control/`: how people ask the running server: a socket in the data folder, and the commands by subject
 * `doctor/`: what the DNS has to show for a domain of ours, what it shows, and what has to be done
 * `quickstart/`: from nothing to a server: looks, makes, tells, takes back
+* `acme/`: certificates from a CA, without anybody's doing
 * `assembly/`: joins the parts: what lives as long as the process, and what a reload replaces
 * `service`: `twistd mailserver`: its options, and the service that puts all parts together
 * `cli/`: the command ``mailserver``

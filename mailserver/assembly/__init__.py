@@ -18,6 +18,7 @@ In the order in which they are read:
 * `web_socket`: the Unix socket to which the web process of a unit of its own connects
 * `ports`: the listeners' ports: bound, opened, changed by a reload, closed
 * `listeners`: a listener's table: who its proxies are, and the bounds on a connection
+* `acme`: joins the certificates that come by ACME to the server's parts
 * `certificates`: makes the listeners' certificates
 * `routing`: makes the router
 * `dead_ends`: tells the log which aliases lead nowhere

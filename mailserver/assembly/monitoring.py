@@ -205,6 +205,8 @@ class Monitoring:
         if server.certificates is not None:
             for name, expires in server.certificates.ends():
                 yield Gauge("certificate_expiry_seconds", expires - now, (name,))
+        for name, figures in server.acme.figures().items():
+            yield Gauge("certificate_late", float(figures["late"]), (name,))
 
     def _of_relay(self) -> Iterator[Gauge]:
         relay = self._server.relay

@@ -24,6 +24,7 @@ from mailserver.accounts.system import SystemDirectoryOptions
 from mailserver.accounts.system_logins import pam_start
 from mailserver.assembly.web import root_starts_web, web_start
 from mailserver.config import Configuration, ConfigurationError, check_options, load
+from mailserver.config.acme_endpoints import own_endpoints
 from mailserver.config.endpoints import bare_endpoint, place_of, unix_socket_of
 from mailserver.config.ownership import why_not_of
 from mailserver.delivery.courier_client import courier_start
@@ -57,6 +58,7 @@ def plan_of(configuration: Configuration) -> dict[str, Any]:
             unsafe[bare_endpoint(listen.endpoint)] = f"root binds it at a restart, not now: {why}"
         elif path is not None:
             paths[bare_endpoint(listen.endpoint)] = path
+    addresses = _addresses_for_a_ca(configuration) | addresses
     starts: dict[str, ProcessStart] = {}
     if root_starts_web(configuration):
         starts["web"] = web_start(configuration, as_user=True)
@@ -80,6 +82,16 @@ def plan_of(configuration: Configuration) -> dict[str, Any]:
         "unsafe": unsafe,
         "starts": {kind: (start.arguments, start.instructions.decode("ascii")) for kind, start in starts.items()},
     }
+
+
+def _addresses_for_a_ca(configuration: Configuration) -> dict[str, tuple[str, int]]:
+    """Where the server listens while a CA looks."""
+    found = {}
+    for endpoint in own_endpoints(configuration):
+        place = place_of(endpoint)
+        if place is not None and place.kind in ("tcp", "tcp6"):
+            found[bare_endpoint(endpoint)] = (place.host, place.port)
+    return found
 
 
 def _unsafe_for_root(path: str) -> str:

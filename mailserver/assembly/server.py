@@ -13,6 +13,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from mailserver.assembly.acme import make_acme
 from mailserver.assembly.components import Components, Owned
 from mailserver.assembly.daily_look import looks_daily, make_daily_look
 from mailserver.assembly.host_names import HostNames
@@ -45,6 +46,7 @@ from mailserver.plugins.generation import Generation
 from mailserver.plugins.pools import Pools
 from mailserver.plugins.register import Register
 from mailserver.plugins.watchdog import Watchdog
+from mailserver.postmaster.notes import Notes, Problem
 from mailserver.processes.jobs import JobProcesses
 from mailserver.processes.small import SmallProcesses
 from mailserver.processes.version import version
@@ -158,8 +160,15 @@ class Server:
         self.queue = self._make_queue(configuration)
         self._in_force = configuration
         self.daily_look = make_daily_look(self, lambda: self._in_force) if looks_daily(configuration) else None
-        news = self.daily_look.problems if self.daily_look is not None else tuple
-        self._notes = make_notes(configuration, self, self._route, self._sign_again, news) if configuration.log.notes else None
+        self.acme = make_acme(self, lambda: self._in_force)
+        self._notes = self._make_notes() if configuration.log.notes else None
+
+    def _make_notes(self) -> Notes:
+        return make_notes(self._begun_with, self, self._route, self._sign_again, self._news)
+
+    def _news(self) -> list[Problem]:
+        """What else postmaster should know."""
+        return [*(self.daily_look.problems() if self.daily_look is not None else ()), *self.acme.problems()]
 
     @property
     def begun_with(self) -> Configuration:
@@ -305,6 +314,8 @@ class Server:
 
     def change(self, configuration: Configuration) -> None:
         """Go on with the plain numbers of another configuration, for what comes from now on.  No errors."""
+        if configuration.by_acme != self._in_force.by_acme:
+            self.acme.look_soon()
         limits, self._in_force = configuration.limits, configuration
         self.fetching.allow = Networks(limits.fetch_networks)
         self.spool.one_octets_most = limits.memory_bytes
@@ -363,6 +374,7 @@ class Server:
             self._notes.start()
         if self.daily_look is not None:
             self.daily_look.start()
+        self.acme.start()
 
     async def stop(self, within_seconds: float) -> None:
         """From the network towards the disk."""
@@ -370,6 +382,7 @@ class Server:
             self._notes.stop()
         if self.daily_look is not None:
             self.daily_look.stop()
+        self.acme.stop()
         if self._clock_watch is not None:
             self._clock_watch.stop()
         self.recordings.shut_down()

@@ -30,6 +30,8 @@ In the order in which they are read:
 * `configuration_change`: what ``domain`` and ``alias`` share: a change of the configuration file that the server takes up
 * `records`: ``mailserver records``: what components keep of people
 * `dns`: ``mailserver dns DOMAIN``: what the DNS has to show for a domain of ours, and whether it does
+* `check_acme`: what it says of certificates that come from a CA
+* `certificate`: ``mailserver certificate``: the certificates that come from a CA
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
 * `srs`: ``mailserver srs``: the keys of the return paths with which forwarded mail leaves
 * `dmarc`: ``mailserver dmarc``: reports about mail in our name, and those that we send

@@ -22,6 +22,7 @@ from mailserver.assembly.routing import NO_ROUTER
 from mailserver.authentication.checkers import CheckerError, make_checker
 from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
+from mailserver.cli.check_acme import acme_doubts, acme_faults
 from mailserver.cli.check_tls import look_at_tls
 from mailserver.cli.contacts import contact_doubts
 from mailserver.cli.dkim import PUBLISHED_SECONDS
@@ -276,6 +277,9 @@ class _Look:
         for key, message in findings.faults:
             self.fault(key, message)
         self.warnings += findings.warnings
+        for key, message in acme_faults(configuration):
+            self.fault(key, message)
+        self.warnings += acme_doubts(configuration)
 
     def at_bare_lf(self, configuration: Configuration) -> None:
         """LF.LF may end the data of all who come from these networks: they should be the devices', and no relay's."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "alias": "list, add and remove names that lead to other addresses",
     "lockouts": "list and clear the lockouts of those who failed to log in too often",
     "dns": "what the DNS has to show for a domain of ours, what it shows, and what mends it",
+    "certificate": "list the certificates that come from a CA, renew, roll over and revoke them",
     "dkim": "make and list the keys with which the mail of our domains is signed",
     "srs": "the keys of the return paths with which forwarded mail leaves",
     "dmarc": "what reports of others say about mail in our name, and the reports that we send",

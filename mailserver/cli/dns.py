@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mailserver.doctor.house_facts import DomainFacts
     from mailserver.doctor.seen import Seen
     from mailserver.doctor.zone_text import ZoneRecord
-    from mailserver.mail.dns_records import ServerAddress
 
 __all__ = ["add_to", "zone_lines"]
 
@@ -183,7 +182,7 @@ def _tried(configuration: Configuration, facts: DomainFacts, seen: SeenLive) -> 
 
 def _push(options: argparse.Namespace, facts: DomainFacts, seen: Seen, found: Sequence[CheckedRecord]) -> None:
     """Let the primary server take what its zone needs.  Raises `Unable`."""
-    from mailserver.doctor.pushing import PushFailed, changes_of, push, read_zone_key
+    from mailserver.doctor.pushing import PushFailed, changes_of, primary_of, push, read_zone_key
 
     try:
         with open(options.key, encoding="utf-8") as file:
@@ -197,24 +196,15 @@ def _push(options: argparse.Namespace, facts: DomainFacts, seen: Seen, found: Se
     if not zone or not changes:
         return
     try:
-        push(zone, changes, key, options.server or _primary(seen, zone))
+        server = options.server or primary_of(seen, zone, AUTHORITY_PORT)
+        if server is None:
+            raise Unable(f"the primary server of {zone} could not be found: name it by --server")
+        push(zone, changes, key, server)
     except PushFailed as error:
         raise Unable(plain(str(error))) from error
     if not options.json:
         say(*[f"taken out  {plain(one.line)}" for change in changes for one in change.remove])
         say(*[f"put in     {plain(one.line)}" for change in changes for one in change.add], "")
-
-
-def _primary(seen: Seen, zone: str) -> ServerAddress:
-    """Whom the SOA record of the zone names (RFC 1035 section 3.3.13).  Raises `Unable`."""
-    from mailserver.doctor.seen import followed
-    from mailserver.mail.dns_records import ServerAddress
-
-    for record in seen.of(zone, "SOA").records:
-        name = record.split(" ")[0].lower().removesuffix(".")
-        for address in (*followed(seen, name, "A").records, *followed(seen, name, "AAAA").records):
-            return ServerAddress(address, AUTHORITY_PORT)
-    raise Unable(f"the primary server of {zone} could not be found: name it by --server")
 
 
 # --- what is wanted ---

@@ -13,6 +13,8 @@ In the order in which they are read:
 * `traces_table`: where the roads of messages go as traces
 * `web_table`: what is served over HTTP, and by whom
 * `web_facts`: what `web` listeners say of the domains, as the whole configuration has it
+* `acme_table`: the CA from which the server gets its certificates
+* `acme_endpoints`: where the server listens by itself while a CA looks
 * `policy_table`: what becomes of copies that are not simply delivered
 * `forward_table`: mail that aliases send on to other hosts
 * `limits`: the table of bounds

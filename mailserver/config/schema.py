@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from mailserver.config.acme_table import AcmeTable
 from mailserver.config.defaults import EXPIRE_SECONDS, SYSTEM_FOLDERS
 from mailserver.config.endpoints import bare_endpoint, is_local, is_proxied
 from mailserver.config.forward_table import ForwardTable
@@ -41,6 +42,7 @@ from mailserver.former import former_names
 from mailserver.mail.address import normal_local
 
 __all__ = [
+    "AcmeTable",
     "DNSTable",
     "TLSTable",
     "WebTable",
@@ -506,6 +508,7 @@ class Configuration(Options):
     """Processes that take mail."""
     listen: tuple[ListenTable, ...] = Field(min_length=1)
     tls: TLSTable = TLSTable()
+    acme: AcmeTable | None = None
     authentication: AuthenticationTable = AuthenticationTable()
     lockout: LockoutTable = LockoutTable()
     web: WebTable = WebTable()
@@ -531,6 +534,17 @@ class Configuration(Options):
     def relays(self) -> bool:
         """Whether any mail goes to other hosts."""
         return self.relay.use != "none" or bool(self.route)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Configuration:
+        if self.acme is not None and self.tls.certificate is not None:
+            raise ValueError("tls.certificate and [acme]: the certificate comes from the one or the other")
+        return self
+
+    @property
+    def by_acme(self) -> AcmeTable | None:
+        """How certificates are got by ACME; None where they are not."""
+        return self.acme or (AcmeTable() if self.tls.acme else None)
 
     @property
     def keys_path(self) -> str:

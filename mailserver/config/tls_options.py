@@ -29,6 +29,9 @@ class TLSTable(Options):
     """The certificate with its chain, PEM. Absent: the server makes one of its own, which nobody vouches for."""
     key: FilePath | None = None
     """Its private key, PEM."""
+    acme: bool = False
+    """The certificate comes from a CA by ACME (RFC 8555), and is renewed by itself; `[acme]` says more. Until it is there, the
+    server makes one of its own."""
     name: dict[DomainKey, NamedCertificate] = Field(default_factory=dict)
     """Certificates for further names."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
@@ -48,6 +51,8 @@ class TLSTable(Options):
     def _fit_together(self) -> TLSTable:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key go together")
+        if self.acme and self.certificate is not None:
+            raise ValueError("acme or certificate: one of them")
         if self.client_revocations is not None and self.client_authorities is None:
             raise ValueError("client_revocations needs client_authorities")
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mailserver.control.certificates import CertificateCommands
 from mailserver.control.components import ComponentCommands
 from mailserver.control.lockouts import LockoutCommands
 from mailserver.control.parts import PolicyParts, RunningServer
@@ -36,6 +37,7 @@ def all_commands(
         QueueCommands(server, policy),
         RouteCommands(server, policy),
         TLSCommands(server),
+        CertificateCommands(server),
         ProbeCommands(server),
         LockoutCommands(server.logins.lockout),
         ComponentCommands(server, server.reactor),

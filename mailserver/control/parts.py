@@ -76,6 +76,7 @@ class RunningServer(Protocol):
     steps: Steps
     tls_overrides: TLSOverrides
     daily_look: Any
+    acme: Any
 
     @property
     def components(self) -> ComponentCode: ...

@@ -76,6 +76,8 @@ class StatusCommands:
             figures["dkim"] = signing[0]
         if server.daily_look is not None and (domains := server.daily_look.figures()):
             figures["domains"] = domains
+        if certificates := server.acme.figures():
+            figures["certificates"] = certificates
         if newer := self._newer_code():
             figures["newer_code"] = newer
         return figures

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -20,6 +20,7 @@ from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts, Off
 from mailserver.mail.dns_records import ServerAddress
 from mailserver.relay.own_ipv6 import kernels_address
 from mailserver.tls.identity import IdentityError, read_authorities
+from mailserver.tls.issued import account_url, issued_pair, next_spki, spki_of
 from mailserver.trust.signing_keys import read_keys
 
 __all__ = ["facts_of", "recursive_servers"]
@@ -43,6 +44,19 @@ AUTHORITIES = {
     "harica": ("harica.gr",),
 }
 
+# The same, by where the CA's directory is (RFC 8555 section 7.1.1)
+DIRECTORIES = {
+    "letsencrypt.org": ("letsencrypt.org",),
+    "zerossl.com": ("sectigo.com",),
+    "sectigo.com": ("sectigo.com",),
+    "pki.goog": ("pki.goog",),
+    "buypass.com": ("buypass.com",),
+    "buypass.no": ("buypass.com",),
+    "actalis.com": ("actalis.it",),
+    "ssl.com": ("ssl.com",),
+    "digicert.com": ("digicert.com",),
+}
+
 
 def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str] = ()) -> DomainFacts:
     """Of one domain (A-labels, lower case), by a configuration with the checked options of its components.
@@ -63,8 +77,9 @@ def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str]
         keys=() if keys is None else tuple([WantedKey(one.selector, one.key.record, one.state) for one in keys.keys]),
         signs=any(one.use == "dkim_signing" for one in configuration.filter),
         chain=tuple([one.public_bytes(serialization.Encoding.DER) for one in chain]),
-        spki=_spki(chain[0]) if chain else "",
-        authorities=_authorities(chain[0]) if chain else (),
+        spki=spki_of(chain[0].public_key()) if chain else "",
+        next_spki=next_spki(configuration.keys_path, "mail") if configuration.by_acme is not None else "",
+        authorities=_authorities(configuration, chain),
         services=_services(configuration),
         dmarc_reports_to=_read_at(configuration, "dmarc_reports", domain),
         tls_reports_to=_read_at(configuration, "tls_reports", domain),
@@ -135,23 +150,27 @@ def _chain(configuration: Configuration) -> list[x509.Certificate]:
         return []
     named = configuration.tls.name.get(configuration.hostname)
     path = named.certificate if named is not None else configuration.tls.certificate
+    issued = issued_pair(configuration.keys_path, "mail").certificate
+    if path is None and configuration.by_acme is not None and os.path.exists(issued):
+        path = issued
     try:
         return read_authorities(path or os.path.join(configuration.data, SELF_SIGNED))
     except IdentityError:  # `mailserver check` tells
         return []
 
 
-def _spki(certificate: x509.Certificate) -> str:
-    octets = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(octets).hexdigest()
-
-
-def _authorities(certificate: x509.Certificate) -> tuple[CertificateAuthority, ...]:
-    names = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    known = AUTHORITIES.get(str(names[0].value).lower(), ()) if names else ()
-    return (CertificateAuthority(known),) if known else ()
+def _authorities(configuration: Configuration, chain: Sequence[x509.Certificate]) -> tuple[CertificateAuthority, ...]:
+    """Those from which the next certificate may come: the CAs of `[acme]`, else that of the present one."""
+    found: list[CertificateAuthority] = []
+    if (table := configuration.by_acme) is not None:
+        for directory in filter(None, (table.directory, table.second)):
+            host, account = urlsplit(directory).hostname or "", account_url(configuration.keys_path, directory)
+            known = [names for end, names in DIRECTORIES.items() if f".{host}".endswith(f".{end}")]
+            found += [CertificateAuthority(names, table.challenge, account) for names in known]
+        return tuple(found)
+    organizations = chain[0].issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME) if chain else []
+    names = AUTHORITIES.get(str(organizations[0].value).lower(), ()) if organizations else ()
+    return (CertificateAuthority(names),) if names else ()
 
 
 def _services(configuration: Configuration) -> tuple[OfferedService, ...]:

@@ -56,7 +56,9 @@ def read_answer(message: dns.message.Message, name: str, type: str, keys: Keys |
     if found is not None:
         fault, has_expired = _signature_fault(message, owner, found, keys, now)
         records = tuple(sorted({_text(type, one) for one in found}))
-        return SeenRecords(name, type, SeenState.FOUND, records, signature_fault=fault, has_expired=has_expired)
+        return SeenRecords(
+            name, type, SeenState.FOUND, records, signature_fault=fault, has_expired=has_expired, ttl_seconds=found.ttl
+        )
     alias = rrset_of(message, owner, "CNAME")
     if alias is not None:
         fault, has_expired = _signature_fault(message, owner, alias, keys, now)

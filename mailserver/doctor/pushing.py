@@ -27,10 +27,11 @@ import dns.update
 
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
 from mailserver.doctor.messages import rrset_of
+from mailserver.doctor.seen import Seen, followed
 from mailserver.doctor.zone_text import ZoneRecord
-from mailserver.mail.dns_records import ServerAddress
+from mailserver.mail.dns_records import DNS_PORT, ServerAddress
 
-__all__ = ["PushFailed", "ZoneChange", "ZoneKey", "changes_of", "push", "read_zone_key"]
+__all__ = ["PushFailed", "ZoneChange", "ZoneKey", "changes_of", "primary_of", "push", "read_zone_key"]
 
 IN = dns.rdataclass.IN
 SECONDS = 10.0
@@ -97,6 +98,15 @@ def changes_of(found: Sequence[CheckedRecord], zone: str) -> tuple[ZoneChange, .
                 if record.name == zone or record.name.endswith(f".{zone}"):
                     sets.setdefault((record.name, record.type), ({}, {}))[n][record] = None
     return tuple([ZoneChange(name, type, tuple(add), tuple(remove)) for (name, type), (add, remove) in sets.items()])
+
+
+def primary_of(seen: Seen, zone: str, port: int = DNS_PORT) -> ServerAddress | None:
+    """Whom the SOA record of the zone names (RFC 1035 section 3.3.13); None where nobody tells."""
+    for record in seen.of(zone, "SOA").records:
+        name = record.split(" ")[0].lower().removesuffix(".")
+        for address in (*followed(seen, name, "A").records, *followed(seen, name, "AAAA").records):
+            return ServerAddress(address, port)
+    return None
 
 
 def push(zone: str, changes: Sequence[ZoneChange], key: ZoneKey, server: ServerAddress) -> None:

@@ -41,6 +41,7 @@ class SeenRecords:
     differing: tuple[str, ...] = ()
     signature_fault: str = ""
     has_expired: bool = False
+    ttl_seconds: int = 0
 
     @property
     def texts(self) -> tuple[bytes, ...]:

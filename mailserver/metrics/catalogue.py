@@ -111,6 +111,7 @@ METRICS = {
         # --- the server ---
         _seconds("reactor_lag_seconds", "How late a call of the reactor comes: measured four times a second."),
         _gauge("certificate_expiry_seconds", "Until the certificate ends.", "name"),
+        _gauge("certificate_late", "Whether a certificate that comes by ACME should have been renewed by now.", "name"),
         _counter("steps_total", "Steps of roads, by name.", "step"),
         _counter("steps_dropped_total", "Steps that came too fast to be written."),
         _gauge("components_failing", "Components whose circuit is open."),

@@ -8,6 +8,7 @@ In the order in which they are read:
   certificates
 * `facts`: what is known of a connection after its handshake, and why one has failed
 * `soundness`: doubts about usable certificates: each is a sentence that names the file
+* `issued`: certificates that a CA has issued to us, and our keys, on the disk
 * `self_signed`: a self-signed certificate where none is configured
 """
 

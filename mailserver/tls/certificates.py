@@ -27,7 +27,7 @@ from mailserver.sasl.steps import ChannelBindings
 from mailserver.tls.contexts import CertificateParts, ClientCertificates, ServerContexts, Verification
 from mailserver.tls.facts import facts_of, fault_of
 from mailserver.tls.identity import Identity, IdentityError, Pair, read_authorities, read_identity, read_revocations
-from mailserver.tls.soundness import authority_doubts, identity_doubts, revocation_doubts
+from mailserver.tls.soundness import SOON, authority_doubts, identity_doubts, revocation_doubts
 from mailserver.transport.certificate_faults import words_of
 from mailserver.transport.channel_bindings import bindings_of
 
@@ -40,7 +40,10 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The files to read.  `names` are exact, or ``*.`` and a domain for one label below it."""
+    """The files to read.  `names` are exact, or ``*.`` and a domain for one label below it.
+
+    With `is_renewed` somebody else sees to it that the default one is renewed in time, and tells where it is not.
+    """
 
     default: Pair
     names: Mapping[str, Pair] = field(default_factory=dict)
@@ -48,6 +51,7 @@ class Sources:
     revocations: str | None = None
     minimum_version: str = "1.2"
     ciphers: str = ""
+    is_renewed: bool = False
 
     def files(self) -> list[str]:
         """Every file, once."""
@@ -140,6 +144,12 @@ class Certificates:
             self.log.info("certificates read again; {name} expires {when}", name=parts.default.pair.certificate,
                           when=parts.default.expires.date().isoformat())  # fmt: skip
             await self._tell_doubts()
+
+    async def look_anew(self) -> None:
+        """The files may be others by now: a CA has issued the first certificate."""
+        if self._sources is not None:
+            self._sources = await self._run_in_thread(self._find_sources)
+            await self.look()
 
     async def _tell_doubts(self) -> None:
         self._doubted = self._clock.seconds()
@@ -257,7 +267,9 @@ def contexts_of(parts: CertificateParts, verification: Verification) -> ServerCo
 def doubts_of(sources: Sources, parts: CertificateParts) -> list[str]:
     """Doubts about usable certificates, one sentence each.  Blocks."""
     now = datetime.datetime.now(datetime.UTC)
-    doubts = [doubt for one in (parts.default, *parts.by_name.values()) for doubt in identity_doubts(one, now=now)]
+    at_the_end = datetime.timedelta(0)
+    doubts = list(identity_doubts(parts.default, now=now, soon=at_the_end if sources.is_renewed else SOON))
+    doubts += [doubt for one in parts.by_name.values() for doubt in identity_doubts(one, now=now)]
     if sources.authorities:
         doubts += authority_doubts(sources.authorities, parts.authorities, now)
     if sources.revocations:

@@ -19,15 +19,17 @@ SOON = datetime.timedelta(days=14)  # certificate programs renew a month before 
 NAMES = 5  # of a certificate, in a sentence
 
 
-def identity_doubts(identity: Identity, *, name: str = "", now: datetime.datetime) -> Iterator[str]:
-    """Doubts about an identity.  Blocks.
+def identity_doubts(
+    identity: Identity, *, name: str = "", now: datetime.datetime, soon: datetime.timedelta = SOON
+) -> Iterator[str]:
+    """Doubts about an identity, also that less than `soon` is left.  Blocks.
 
     `name` is the name that clients will ask for, exact or ``*.`` and a domain, in A-labels; "" skips that check.
     """
     file, leaf = identity.pair.certificate, identity.leaf
     if leaf.not_valid_before_utc > now:
         yield f"{file}: the certificate is not valid before {_moment(leaf.not_valid_before_utc)}"
-    yield from _ending(f"{file}: the certificate", identity.expires, now)
+    yield from _ending(f"{file}: the certificate", identity.expires, now, soon)
     if name and not covers(identity.names, name.lower()):
         others = ", ".join([*identity.names[:NAMES], *(["…"] if len(identity.names) > NAMES else [])])
         yield f"{file}: the certificate is not for {name}, but for {others or 'no name at all'}"
@@ -76,10 +78,10 @@ def covers(names: Iterable[str], name: str) -> bool:
     return name in found or (not name.startswith("*.") and "*." + name.partition(".")[2] in found)
 
 
-def _ending(what: str, end: datetime.datetime, now: datetime.datetime) -> Iterator[str]:
+def _ending(what: str, end: datetime.datetime, now: datetime.datetime, soon: datetime.timedelta = SOON) -> Iterator[str]:
     if end <= now:
         yield f"{what} has expired, {_moment(end)}"
-    elif end - now < SOON:
+    elif end - now < soon:
         yield f"{what} expires soon, {_moment(end)}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from mailserver.config import Configuration, Options, schema, tls_options, values, web_table
+from mailserver.config import Configuration, Options, acme_table, schema, tls_options, values, web_table
 from mailserver.config.options import keys_of
 from mailserver.plugins.catalogue import FILTERS, discover
 
@@ -39,6 +39,7 @@ TABLES: tuple[tuple[str, type[Options]], ...] = (
     ("[tls]", tls_options.TLSTable),
     ('[tls.name."…"]', tls_options.NamedCertificate),
     ("[web]", web_table.WebTable),
+    ("[acme]", acme_table.AcmeTable),
     ("[authentication]", schema.AuthenticationTable),
     ("[lockout]", schema.LockoutTable),
     ("[submission]", schema.SubmissionTable),

@@ -30,6 +30,7 @@ class Commands(SynchronousTestCase):
             queue=SimpleNamespace(counts=QueueCounts(), depth=0),
             relay=None,
             daily_look=SimpleNamespace(figures=lambda: {"looked_at": 2, "faults": {"example.org": 1}}),
+            acme=SimpleNamespace(figures=dict),
             resolver=SimpleNamespace(counts=QueueCounts(), beliefs={"127.0.0.1": "believed: validates"}),
             steps=SimpleNamespace(counts={"mail": 2}, steps=(), dropped=1),
             processes=SimpleNamespace(missing=dict),
@@ -76,7 +77,7 @@ class Commands(SynchronousTestCase):
         self.assertEqual(
             sorted(self.commands),
             [
-                "component.commands", "component.follow", "component.run", "components", "domains", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "probe", "quarantine.list", "queue.change", "queue.destinations",
+                "certificate.list", "certificate.renew", "certificate.revoke", "certificate.rollover", "component.commands", "component.follow", "component.run", "components", "domains", "drop.look", "explain", "lockouts.clear", "lockouts.list", "pickup.look", "probe", "quarantine.list", "queue.change", "queue.destinations",
                 "queue.list", "queue.select", "queue.show", "record.fetch", "record.start", "record.stop", "reload", "route", "route.tls", "selftest.login",
                 "selftest.relay", "status",
                 "tls-override.add", "tls-override.list", "tls-override.remove",

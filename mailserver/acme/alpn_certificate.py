@@ -1,0 +1,36 @@
+"""The certificate by which tls-alpn-01 shows that a name is ours (RFC 8737 section 3)."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+__all__ = ["ALPN_PROTOCOL", "alpn_certificate"]
+
+ALPN_PROTOCOL = b"acme-tls/1"
+ACME_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
+OCTET_STRING_OF_32 = b"\x04\x20"
+DAYS = datetime.timedelta(days=7)
+
+
+def alpn_certificate(host: str, digest: bytes, now: datetime.datetime) -> tuple[x509.Certificate, Any]:
+    """A self-signed certificate for `host` with the SHA-256 of the key authorization, and its key, made for it alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    nobody = x509.Name([])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(nobody)
+        .issuer_name(nobody)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - DAYS)
+        .not_valid_after(now + DAYS)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=True)
+        .add_extension(x509.UnrecognizedExtension(ACME_IDENTIFIER, OCTET_STRING_OF_32 + digest), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, key

@@ -1,0 +1,97 @@
+"""The commands about the certificates that come from a CA."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from mailserver.control.parts import RunningServer
+from mailserver.control.server import CommandRefused
+
+__all__ = ["CertificateCommands", "described"]
+
+REASONS = {"unspecified": 0, "keyCompromise": 1, "superseded": 4, "cessationOfOperation": 5}  # RFC 5280 section 5.3.1
+
+
+class CertificateCommands:
+    """``certificate.list``, ``.renew``, ``.rollover``, ``.revoke``."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self._server = server
+
+    def commands(self) -> Mapping[str, Any]:
+        """Name and function."""
+        return {
+            "certificate.list": self.list,
+            "certificate.renew": self.renew,
+            "certificate.rollover": self.roll_over,
+            "certificate.revoke": self.revoke,
+        }
+
+    async def list(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The `certificates`, as they were found at the last look."""
+        return {"certificates": [described(one) for one in self._server.acme.last.values()]}
+
+    async def renew(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`name`, `by`: the `certificate` that was got just now."""
+        return await self._done("renewed", arguments, self._server.acme.renew(_name(arguments)))
+
+    async def roll_over(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`name`, `by`: the `certificate`, by the next key where that could be used at once."""
+        return await self._done("key_rolled", arguments, self._server.acme.roll_over(_name(arguments)))
+
+    async def revoke(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`name`, `reason`, `by`: the `certificate` that has followed it."""
+        reason = REASONS.get(str(arguments.get("reason", "")))
+        if reason is None:
+            raise CommandRefused(f"a reason is one of {', '.join(REASONS)}")
+        return await self._done("revoked", arguments, self._server.acme.revoke(_name(arguments), reason))
+
+    async def _done(self, what: str, arguments: Mapping[str, Any], doing: Awaitable[Any]) -> dict[str, Any]:
+        server = self._server
+        try:
+            found = described(await doing)
+        except Exception as error:
+            if not isinstance(error, server.acme.REFUSALS):
+                raise
+            raise CommandRefused(str(error)) from error
+        server.steps.note(server.ids.next(), "certificate", name=_name(arguments), what=what, by=str(arguments.get("by", "")))
+        return {"certificate": found}
+
+
+def _name(arguments: Mapping[str, Any]) -> str:
+    return str(arguments.get("name") or "mail")
+
+
+def described(visited: Any) -> dict[str, Any]:
+    """For the control socket; times are seconds since the epoch."""
+    identity, progress = visited.identity, visited.progress
+    window = progress.window
+    found = {
+        "name": visited.name,
+        "directory": progress.directory,
+        "due": visited.due,
+        "late": visited.is_late,
+        "failures": progress.failures,
+        "error": progress.error,
+        "tried_at": progress.tried_at,
+        "roll": progress.roll,
+        "waits_for": progress.waits_for,
+        "remarks": list(progress.remarks),
+        "left_out": sorted(progress.left_out),
+        "next_spki": visited.next_spki,
+        "window": [window["start"], window["end"]] if window.get("end") else [],
+        "explanation": str(window.get("url") or ""),
+        "names": [], "serial": "", "begins": 0.0, "ends": 0.0, "spki": "", "issuer": "",
+    }  # fmt: skip
+    if identity is not None:
+        leaf = identity.leaf
+        found |= {
+            "names": list(identity.names),
+            "serial": f"{leaf.serial_number:x}",
+            "begins": leaf.not_valid_before_utc.timestamp(),
+            "ends": leaf.not_valid_after_utc.timestamp(),
+            "issuer": leaf.issuer.rfc4514_string(),
+            "spki": visited.spki,
+        }
+    return found
