@@ -136,7 +136,8 @@ def proposal(domain: str, policy: StricterPolicy, found: CleanDays, evidence: Re
     return (
         f"{domain}: all was well on {found.days} days.  Of {evidence.counted} sessions in {evidence.reports} reports",
         f"{evidence.share} have worked.  The policy can go from mode: {policy.stage} to mode: {policy.next}, and then the record",
-        f"of _mta-sts.{domain} gets another id (mailserver dns {domain} says which, where this server shows the policy).",
+        f"of _mta-sts.{domain} gets another id.  Where this server shows the policy it is `mta_sts` in [web], and",
+        f"mailserver dns {domain} says which id.",
     )
 
 

@@ -15,6 +15,8 @@ from cryptography.x509.oid import NameOID
 from mailserver.config import Configuration
 from mailserver.config.endpoints import bare_endpoint, is_local, place_of
 from mailserver.config.route_table import next_hop_of, next_hop_of_relay
+from mailserver.config.web_facts import policy_of
+from mailserver.config.web_table import access_of
 from mailserver.dns.servers import read_resolv_conf
 from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts, OfferedService, SendsBy, WantedKey
 from mailserver.mail.dns_records import ServerAddress
@@ -83,7 +85,8 @@ def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str]
         services=_services(configuration),
         dmarc_reports_to=_read_at(configuration, "dmarc_reports", domain),
         tls_reports_to=_read_at(configuration, "tls_reports", domain),
-        serves_web="web" in {str(one.service) for one in configuration.listen},
+        serves_web=any(one.service == "web" for one in configuration.listen),
+        policy=policy_of(configuration, domain),
     )
 
 
@@ -180,6 +183,11 @@ def _services(configuration: Configuration) -> tuple[OfferedService, ...]:
         if one.service == "submission" and place is not None and place.port and not is_local(one.endpoint):
             name = "_submissions._tcp" if one.tls == "implicit" else "_submission._tcp"
             found[OfferedService(name, place.port)] = None
+    web = configuration.web
+    readers = [("imap", access_of(web.imap, "imap"))] if web.imap is not None else []
+    readers += [("pop3", access_of(web.pop3, "pop3"))] if web.pop3 is not None else []
+    for protocol, (host, port, tls) in readers:
+        found[OfferedService(f"_{protocol}{'s' if tls == 'implicit' else ''}._tcp", port, host.lower())] = None
     return tuple(found)
 
 

@@ -41,10 +41,11 @@ class CertificateAuthority:
 
 @dataclass(frozen=True, slots=True)
 class OfferedService:
-    """A service that clients find by SRV (RFC 6186, RFC 8314): ``_submissions._tcp`` on port 465."""
+    """A service that clients find by SRV (RFC 6186, RFC 8314): ``_submissions._tcp`` on port 465.  `host` "" is our own."""
 
     service: str
     port: int
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,8 @@ def caa_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
 def client_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
     """Where clients find the ports (RFC 6186, RFC 8314), and the file with all that they need."""
     found = [
-        ZoneRecord(f"{one.service}.{facts.domain}", "SRV", f"0 1 {one.port} {facts.hostname}") for one in facts.services
+        ZoneRecord(f"{one.service}.{facts.domain}", "SRV", f"0 1 {one.port} {one.host or facts.hostname}")
+        for one in facts.services
     ]
     if facts.serves_web:
         found += [ZoneRecord(f"{name}.{facts.domain}", "CNAME", facts.hostname) for name in ("autoconfig", "autodiscover")]
