@@ -1,7 +1,7 @@
 # make setup   .venv with the server and what its tests need (again only when setup.cfg or pyproject.toml has changed)
 # make run     the server in the foreground; without a configuration a sandbox on loopback ports that says what to type next
 # make test    the whole suite, two modules side by side; warnings are errors.  T=tests.mail runs a part, J=4 four side by side
-# make proof   a long proof, for ten minutes: P=powercut, kills, growth, fuzz, packages, mutants M=queue/outcome_writer or M=delivery (docs/reliability.md); SECONDS=3600 for longer; goes on where it was
+# make proof   a long proof, for ten minutes: P=powercut, kills, growth, fuzz, packages, moving, mutants M=queue/outcome_writer or M=delivery (docs/reliability.md); SECONDS=3600 for longer; goes on where it was
 # make check   ruff, mypy --strict, the import contracts
 # make bench   the benchmark (bench/run --help)
 # make dist    sdist, wheel and bill of materials in dist/; the same commit gives the same octets (docs/installing.md)

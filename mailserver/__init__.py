@@ -37,6 +37,7 @@ In the order in which they are read:
 * `filters/`: the filters that come with the server; each is a plugin like any other
 * `sink/`: a mail server that takes every mail and delivers none, for tests of programs that send
 * `postmaster/`: notes to postmaster about what is wrong with this server (Postfix: notify_classes)
+* `moving/`: what other mail systems have, and what this one hands on
 * `control/`: how people ask the running server: a socket in the data folder, and the commands by subject
 * `doctor/`: what the DNS has to show for a domain of ours, what it shows, and what has to be done
 * `quickstart/`: from nothing to a server: looks, makes, tells, takes back

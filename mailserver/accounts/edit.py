@@ -11,7 +11,7 @@ from mailserver.authentication.app_passwords import SCOPES, AppPassword
 from mailserver.config.fault import ConfigurationError, Fault
 from mailserver.config.lines import KeyPath, lines_of
 
-__all__ = ["Edit", "quoted", "unknown_form"]
+__all__ = ["Edit", "app_password_table", "quoted", "unknown_form"]
 
 ROW = re.compile(r"[^\n]*\n|[^\n]+")
 HEADER = re.compile(r"[ \t]*\[[^\[]")
@@ -54,13 +54,7 @@ class Edit:
     def with_app_password(self, one: AppPassword) -> str:
         """The text with one more table for the app password, behind the account's other tables."""
         _, last = self._extent(self._own)
-        header = f"[account.{quoted(self.account.address)}.app_password.{quoted(one.name)}]"
-        lines = ["", header, f"password = {quoted(one.hash)}"]
-        if one.scopes != SCOPES:
-            lines.append(f"scopes = [{', '.join(map(quoted, one.scopes))}]")
-        if one.expires is not None:
-            lines.append(f"expires = {one.expires.isoformat()}")
-        self._insert(last, lines)
+        self._insert(last, ["", *app_password_table(self.account.address, one)])
         return "".join(self.rows)
 
     def without(self, path: KeyPath) -> str:
@@ -87,6 +81,16 @@ class Edit:
             self.rows[at - 1] += end
         self.rows[at:at] = [line + end for line in lines]
         self._lines = {path: line + len(lines) * (line > at) for path, line in self._lines.items()}
+
+
+def app_password_table(address: str, one: AppPassword) -> list[str]:
+    """The lines of an app password's table."""
+    lines = [f"[account.{quoted(address)}.app_password.{quoted(one.name)}]", f"password = {quoted(one.hash)}"]
+    if one.scopes != SCOPES:
+        lines.append(f"scopes = [{', '.join(map(quoted, one.scopes))}]")
+    if one.expires is not None:
+        lines.append(f"expires = {one.expires.isoformat()}")
+    return lines
 
 
 def unknown_form(path: str, line: int) -> ConfigurationError:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any
 
-from mailserver.accounts.edit import Edit, quoted, unknown_form
+from mailserver.accounts.edit import Edit, app_password_table, quoted, unknown_form
 from mailserver.accounts.entry import Account, Password, account_of
 from mailserver.authentication.app_passwords import AppPassword
 from mailserver.config.draft import Unchangeable
@@ -132,6 +132,19 @@ def key_of(name: str) -> tuple[str, str]:
     return normal_names(address)
 
 
+def table_of(account: Account) -> list[str]:
+    """The lines of an account's tables."""
+    words = Password(account.password, account.scram, account.secret)
+    lines = [f"[account.{quoted(account.address)}]"]
+    lines += [f"{name} = {value}" for name, value in _password_lines(words) if value]
+    lines += ["disabled = true"] * account.disabled
+    lines += [f"{name} = {_array(texts)}" for name, texts in (
+        ("senders", account.senders), ("certificates", account.certificates)) if texts]  # fmt: skip
+    for one in account.app_passwords:
+        lines += ["", *app_password_table(account.address, one)]
+    return lines
+
+
 class AccountsFile:
     """The accounts file at `path`.  All methods block.
 
@@ -167,6 +180,21 @@ class AccountsFile:
             lines = "".join(f"{name} = {value}{end}" for name, value in _password_lines(password or Password(None)) if value)
             wanted = {one.address: one for one in accounts.values()} | {address: account}
             self._replace(f"{text}{gap}[account.{quoted(address)}]{end}{lines}", wanted)
+
+    def add_all(self, accounts: Sequence[Account]) -> tuple[str, ...]:
+        """Add those whose address is not there yet, all in one change; return their addresses.  Makes the file, if need be."""
+        with self._locked():
+            is_new = not os.path.exists(self.path)
+            text = FIRST_LINES if is_new else self._text()
+            there = parse_accounts(text, self.path)
+            added = {key: one for one in accounts if (key := key_of(one.address)) not in there}
+            if not added and not is_new:
+                return ()
+            end = "\r\n" if "\r\n" in text else "\n"
+            gap = "" if not text or text.endswith("\n") else end
+            tables = "".join(end + end.join(table_of(one)) + end for one in added.values())
+            self._replace(f"{text}{gap}{tables}", {one.address: one for one in (*there.values(), *added.values())})
+            return tuple([one.address for one in added.values()])
 
     def remove(self, address: str) -> None:
         """Remove an account; the comments around it stay.  Raises `NoSuchAccount`."""

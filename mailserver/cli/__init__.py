@@ -59,6 +59,8 @@ In the order in which they are read:
 * `queue_salvage`: ``mailserver queue salvage``: out of a damaged queue what can still be read
 * `backup`: ``mailserver backup``: the queue of a server that may be running, and what else it keeps
 * `restore`: ``mailserver restore``: a backup into a data folder that has no queue; all of it is held
+* `importing`: ``mailserver import``: configuration, accounts and mail of another mail system
+* `import_postfix`: ``mailserver import postfix``: a configuration of Postfix as one of ours
 * `delivered_since`: which of a backup's messages have been delivered since
 * `traces`: ``mailserver traces``: the roads of messages as traces, to a collector of OpenTelemetry's
 * `checkpassword`: ``mailserver checkpassword``: DJB's checkpassword interface, as Dovecot uses it

@@ -30,6 +30,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "mailserver certificate renew": ("mailserver certificate renew",),
     "mailserver certificate rollover": ("mailserver certificate rollover",),
     "mailserver certificate revoke": ("mailserver certificate revoke --reason keyCompromise",),
+    "mailserver import postfix": (
+        "mailserver import postfix --output new.toml",
+        "mailserver import postfix --root /mnt/old-server --data /var/lib/mailserver --output new.toml",
+    ),
     "mailserver dkim new": ("mailserver dkim new example.org",),
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
     "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),

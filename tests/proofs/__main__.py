@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzzing.targets import TARGETS
-from tests.proofs import growth, packages, powercut, sample
+from tests.proofs import growth, moving, packages, powercut, sample
 from tests.proofs.scenes import SCENES
 from tests.scenarios.support import ROOT
 
@@ -174,6 +174,14 @@ def packaged(state: State, options: argparse.Namespace, until: float) -> None:
         state.add({scene: right}, [wrong] if wrong else [])
 
 
+def moved(state: State, options: argparse.Namespace, until: float) -> None:
+    """Each scene of moving house once."""
+    for scene in [options.scene] if options.scene else moving.SCENES:
+        figures, wrong = moving.SCENES[scene]()
+        print(f"{scene}: {figures}", flush=True)
+        state.add(figures, wrong)
+
+
 PROOFS: dict[str, Callable[[State, argparse.Namespace, float], None]] = {
     "powercut": power_cuts,
     "kills": kills,
@@ -181,6 +189,7 @@ PROOFS: dict[str, Callable[[State, argparse.Namespace, float], None]] = {
     "fuzz": fuzz,
     "mutants": mutate,
     "packages": packaged,
+    "moving": moved,
 }
 
 
@@ -218,7 +227,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=[*PROOFS, "slice"])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--state", default=str(ROOT / "proofs"))
-    parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS, *packages.SCENES], help="a scene of the power cuts, a target of the fuzzing")
+    parser.add_argument("--scene", default="", choices=["", *SCENES, *TARGETS, *packages.SCENES, *moving.SCENES], help="a scene of the power cuts, a target of the fuzzing")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cuts", type=int, default=CUTS)
     parser.add_argument("--module", default="queue/outcome_writer", help="whose mutants: below mailserver/, without .py, or a package")

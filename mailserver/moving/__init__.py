@@ -1,0 +1,16 @@
+"""Moving house: what other mail systems have, and what this one hands on.
+
+In the order in which they are read:
+
+* `reckoning`: what became of each setting of a foreign configuration
+* `house`: a configuration as it is being put together, and its text in TOML
+* `postfix_files`: the text of Postfix's files: parameters, services, tables, aliases
+* `postfix_defaults`: defaults of Postfix, for hosts without its ``postconf``
+* `postfix_source`: Postfix's configuration on the disk
+* `postfix_domains`: whose mail Postfix delivers, and under which names
+* `postfix_routes`: where Postfix sends mail for others
+* `postfix_listeners`: its services, and how they listen
+* `postfix_filters`: what it refuses, and who else judges its mail
+* `postfix_known`: parameters of which nothing has to be carried over, and those that have no equal
+* `postfix`: a configuration of Postfix as one of ours
+"""

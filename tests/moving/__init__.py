@@ -1,0 +1,1 @@
+"""Moving house: other mail systems' configurations, and their mail."""
