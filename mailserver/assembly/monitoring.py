@@ -198,7 +198,7 @@ class Monitoring:
         described = server.register.described()
         failing = sum(state["circuit"] != "closed" for one in described for state in one["circuits"].values())
         yield Gauge("components_failing", failing)
-        yield Gauge("processes_missing", len(server.processes.missing()))
+        yield Gauge("processes_missing", sum(bool(why) for why in server.processes.missing().values()))
         yield Gauge("threads_hanging", sum(one.hanging for one in server.pools.counts().values()))
         yield Gauge("disk_free_bytes", free_octets)
         yield Gauge("disk_reserve_bytes", server.queue.room.minimum_free_bytes)

@@ -61,6 +61,7 @@ class PolicyInForce:
     def has_started(self) -> None:
         """From now on it may be replaced."""
         self._may_reload = self._has_started = True
+        self.web.say_health()
         self.look_for_dead_ends()
         self._follow_hang_up()
 

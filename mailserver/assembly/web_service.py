@@ -59,7 +59,7 @@ class WebService:
         self._early_deaths = 0
         self._missing = ""
         self._pem = ("", "")
-        self._health = LoopingCall(self._say_health)
+        self._health = LoopingCall(self.say_health)
         self._files = LoopingCall(self._look_at_files)
         for call in (self._health, self._files):
             call.clock = server.reactor
@@ -78,8 +78,9 @@ class WebService:
         self._put(**members_by(configuration))
         self._listen(configuration)
         await self._read_certificate()
-        self._say_health()
+        self.say_health()
         if is_first:
+            self._server.processes.kept_elsewhere["web"] = lambda: self.missing
             self._health.start(HEALTH_SECONDS, now=False)
             self._files.start(FILES_SECONDS, now=False)
             self._open(configuration)
@@ -87,6 +88,7 @@ class WebService:
     def stop(self) -> None:
         """The process ends as it sees the end of its socket."""
         self._configuration = None
+        self._server.processes.kept_elsewhere.pop("web", None)
         for call in (self._health, self._files):
             if call.running:
                 call.stop()
@@ -108,8 +110,10 @@ class WebService:
         """Where nobody listens, the next process is told."""
         self._link.put(**members).addErrback(lambda _: None)
 
-    def _say_health(self) -> None:
-        self._put(not_ready=list(self._not_ready()))
+    def say_health(self) -> None:
+        """Now, and not only when its time comes."""
+        if self._configuration is not None:
+            self._put(not_ready=list(self._not_ready()))
 
     def _listen(self, configuration: Configuration) -> None:
         listeners = {one.endpoint: one for one in configuration.listen if one.service == "web"}
@@ -237,7 +241,8 @@ class WebService:
         self.log.error("the web process is gone, and the web listeners wait for the next: {why}", why=why)
         process, self._process = self._process, None
         if process is not None:
-            self._in_thread(_see_off, process)
+            process.kill()  # one that was stopped does not see the end of its socket
+            self._in_thread(process.wait)
         if self._socket is None:
             self._begin_later()
 

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.logger import Logger
@@ -39,6 +39,7 @@ class SmallProcesses:
         self._run_in_thread = self._threads.run
         self._root_ending: Ending | None = None
         self._kept: dict[str, tuple[KeptProcess, Watch]] = {}
+        self.kept_elsewhere: dict[str, Callable[[], str]] = {}  # why each does not run, by others who look after it
 
     def start_root(self, path: str) -> None:
         """Start the root process, while we are root, for the configuration at `path`.  Blocking.  Raises OSError."""
@@ -85,6 +86,7 @@ class SmallProcesses:
     def missing(self) -> Mapping[str, str]:
         """Why each process does not run, "" for those that do.  Includes `root` where there is a root process."""
         found = {name: kept.missing for name, (kept, _) in self._kept.items()}
+        found |= {name: missing() for name, missing in self.kept_elsewhere.items()}
         if self.root is not None:
             found["root"] = "" if self._root_ending is not None else "it has died"
         return found

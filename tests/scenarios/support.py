@@ -189,7 +189,7 @@ class Wire:
 class Server:
     """A server process.  `port` is that of the placeholder ``{port}``; others stand in `ports`.
 
-    Where TLS is spoken from the first octet on, a port's name begins with "tls"; behind a proxy, with "proxied".
+    Where TLS is spoken from the first octet on, a port's name begins with "tls"; behind a proxy, with "proxied"; of HTTP, with "web".
     """
 
     def __init__(self, work: Path, config: str, accounts: tuple[str, ...]) -> None:
@@ -260,7 +260,7 @@ class Server:
 
     def wait_until_it_greets(self) -> None:
         for name, port in self.ports.items():
-            if name.startswith("proxied"):  # they open with the others, and greet nobody whom no proxy brings
+            if name.startswith(("proxied", "web")):  # they open with the others, and greet nobody whom no proxy brings, or who speaks HTTP
                 continue
             wait_until(
                 lambda port=port, name=name: self._greets(port, in_tls=name.startswith("tls")),
