@@ -36,5 +36,6 @@ In the order in which they are read:
 * `pushing`: puts into a zone what is wanted, by dynamic updates
 * `report_evidence`: what reports of others say about a domain
 * `clean_days`: how long all has been well, and which policy can be stricter then
+* `policy_change`: a policy that has changed under the same id
 * `daily`: looks once a day, and tells postmaster what has turned wrong
 """

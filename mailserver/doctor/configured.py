@@ -68,6 +68,7 @@ def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str]
     """
     known = tuple(addresses) or configuration.dns.public_addresses
     chain = _chain(configuration)
+    serves_web = any(one.service == "web" for one in configuration.listen)
     keys = read_keys(configuration.keys_path).get(domain)
     return DomainFacts(
         domain=domain,
@@ -85,7 +86,8 @@ def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str]
         services=_services(configuration),
         dmarc_reports_to=_read_at(configuration, "dmarc_reports", domain),
         tls_reports_to=_read_at(configuration, "tls_reports", domain),
-        serves_web=any(one.service == "web" for one in configuration.listen),
+        serves_web=serves_web,
+        serves_clients=serves_web and bool(configuration.web.imap or configuration.web.pop3),
         policy=policy_of(configuration, domain),
     )
 

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from mailserver.doctor.clean_days import CleanDays, counted, is_clean, policies_of, proposal
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
+from mailserver.doctor.policy_change import policy_mark, unchanged_id
 from mailserver.doctor.report_evidence import NO_EVIDENCE, ReportEvidence
 from mailserver.interfaces import Clock, IStateStore
 from mailserver.mail.faults import StorageFault
@@ -151,7 +152,8 @@ class DailyLook:
             return
         await self._keep("looked", "1", RESTED_SECONDS)
         counts: dict[str, int] = {}
-        for domain, records in found.items():
+        for domain, seen in found.items():
+            records = [*seen, *await self._changed_policy(domain, seen)]
             counts[domain] = await self._compared(domain, records)
             try:
                 await self._count(domain, records, counts[domain])
@@ -189,6 +191,21 @@ class DailyLook:
         now = {*wrong, *still}
         await self._keep(f"faults {domain}", json.dumps(sorted(now)), KEPT_SECONDS)
         return len(now)
+
+    async def _changed_policy(self, domain: str, records: Sequence[CheckedRecord]) -> list[CheckedRecord]:
+        """What only two looks show together."""
+        now = policy_mark(records)
+        try:
+            kept = await self._state.get(f"policy {domain}")
+            before = None if kept is None else json.loads(kept)
+        except (StorageFault, ValueError):
+            before = None
+        fault = unchanged_id(domain, before if isinstance(before, dict) else None, now)
+        if fault is not None:
+            return [fault]
+        if now is not None:
+            await self._keep(f"policy {domain}", json.dumps(now), COUNTS_KEPT_SECONDS)
+        return []
 
     async def _count(self, domain: str, records: Sequence[CheckedRecord], faults: int) -> None:
         """The clean days, and what can be stricter after as many as are wanted."""

@@ -122,7 +122,7 @@ def client_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
         ZoneRecord(f"{one.service}.{facts.domain}", "SRV", f"0 1 {one.port} {one.host or facts.hostname}")
         for one in facts.services
     ]
-    if facts.serves_web:
+    if facts.serves_clients:
         found += [ZoneRecord(f"{name}.{facts.domain}", "CNAME", facts.hostname) for name in ("autoconfig", "autodiscover")]
     return tuple(found)
 

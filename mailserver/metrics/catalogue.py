@@ -106,7 +106,7 @@ METRICS = {
         _counter("dns_queries_total", "Questions of our parts."),
         _counter("dns_cached_total", "Questions that were answered from memory."),
         _counter("dns_failures_total", "Questions that nobody could answer."),
-        _gauge("domain_faults", "What the DNS shows wrongly for our domains, at the last daily look (`mailserver dns`)."),
+        _gauge("domain_faults", "What the last daily look and its trials found wrong with our domains (`mailserver dns`)."),
         _seconds("dns_seconds", "How long name servers took.", "outcome"),
         # --- the server ---
         _seconds("reactor_lag_seconds", "How late a call of the reactor comes: measured four times a second."),

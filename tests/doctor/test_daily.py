@@ -136,6 +136,20 @@ class Daily(SynchronousTestCase):
         self.clock.advance(DAY)
         self.assertEqual(daily.figures()["clean_days"], {"example.org": {"DMARC": 1}})
 
+    def test_a_policy_that_changes_under_the_same_id_is_told_until_the_id_changes(self) -> None:
+        def shown(id: str, mode: str) -> list[CheckedRecord]:
+            record = CheckedRecord(group="MTA-STS", name="_mta-sts.example.org", type="TXT", verdict=RecordVerdict.OK, why="", seen=(f"v=STSv1; id={id}",))
+            return [record, CheckedRecord(group="MTA-STS", name="mta-sts.example.org", type="policy", verdict=RecordVerdict.OK, why="", seen=("version: STSv1", f"mode: {mode}"))]
+
+        daily, told = self.daily(), []
+        self.clock.advance(600)
+        for look in (shown("1", "testing"), shown("1", "enforce"), shown("1", "enforce"), shown("2", "enforce"), shown("2", "enforce")):
+            self.found = {"example.org": look}
+            self.clock.advance(DAY)
+            told.append((daily.faults, "mta-sts-id-unchanged" in self.told(daily)))
+        one, none = {"example.org": 1}, {"example.org": 0}
+        self.assertEqual(told, [(none, False), (one, True), (one, False), (none, False), (none, False)])
+
     def test_a_store_that_fails_takes_nothing_from_the_look(self) -> None:
         daily = self.daily()
         self.state.failing = {"*"}

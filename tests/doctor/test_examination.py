@@ -38,6 +38,7 @@ FACTS = DomainFacts(
     dmarc_reports_to="dmarc-reports@example.org",
     tls_reports_to="tls-reports@example.org",
     serves_web=True,
+    serves_clients=True,
 )
 PTR4, PTR6 = "1.2.0.192.in-addr.arpa", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"
 REVERSE = [f"{PTR4} PTR mail.example.org", f"{PTR6} PTR mail.example.org"]
