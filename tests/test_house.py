@@ -385,7 +385,7 @@ class SystemdUnits(SynchronousTestCase):
             return
         folder = Path(self.mktemp()).resolve()
         folder.mkdir(parents=True)
-        for name in ("mailserver.service", "mailserver.socket", "mailserver-traces.service"):
+        for name in ("mailserver.service", "mailserver.socket", "mailserver-traces.service", "mailserver-web.service"):
             text = (ROOT / "etc" / name).read_text()
             (folder / name).write_text(re.sub(r"/opt/mailserver/bin/\w+", "/bin/true", text))
         verified = subprocess.run(

@@ -20,6 +20,7 @@ from mailserver.web.wire import members_of
 __all__ = ["WEB_PROCESS", "WebHandOver", "members_by", "root_starts_web", "web_start"]
 
 WEB_PROCESS = "mailserver.web.process"
+CONNECTIONS_MOST = 1000
 
 
 class WebHandOver:
@@ -101,7 +102,7 @@ def members_by(configuration: Configuration) -> dict[str, Any]:
     )
     return {name: members[name] for name in ("hostname", "policies", "clients")} | {
         "log_format": configuration.log.format,
-        "limits": [limits.connections, limits.connections_per_network],
+        "limits": [min(CONNECTIONS_MOST, limits.connections), limits.connections_per_network],
     }
 
 

@@ -31,6 +31,7 @@ In the order in which they are read:
 * `records`: ``mailserver records``: what components keep of people
 * `dns`: ``mailserver dns DOMAIN``: what the DNS has to show for a domain of ours, and whether it does
 * `check_acme`: what it says of certificates that come from a CA
+* `check_web`: what it says of web listeners
 * `certificate`: ``mailserver certificate``: the certificates that come from a CA
 * `dkim`: ``mailserver dkim``: the keys with which the mail of our domains is signed
 * `srs`: ``mailserver srs``: the keys of the return paths with which forwarded mail leaves

@@ -24,6 +24,7 @@ from mailserver.authentication.sealing import KEY_FILE, KeyPlace
 from mailserver.cli.accounts import reading
 from mailserver.cli.check_acme import acme_doubts, acme_faults
 from mailserver.cli.check_tls import look_at_tls
+from mailserver.cli.check_web import web_doubts, web_faults
 from mailserver.cli.contacts import contact_doubts
 from mailserver.cli.dkim import PUBLISHED_SECONDS
 from mailserver.cli.dmarc import report_doubts
@@ -280,6 +281,9 @@ class _Look:
         for key, message in acme_faults(configuration):
             self.fault(key, message)
         self.warnings += acme_doubts(configuration)
+        for key, message in web_faults(configuration):
+            self.fault(key, message)
+        self.warnings += web_doubts(configuration)
 
     def at_bare_lf(self, configuration: Configuration) -> None:
         """LF.LF may end the data of all who come from these networks: they should be the devices', and no relay's."""

@@ -210,7 +210,11 @@ def main(arguments: Sequence[str]) -> None:
         control.set_inheritable(False)
     else:
         control = socket.socket(socket.AF_UNIX)
-        control.connect(place)
+        try:
+            control.connect(place)
+        except OSError as error:
+            sys.stderr.write(f"mailserver web: the server is not to be reached at {place}: {error.strerror or error}\n")
+            sys.exit(os.EX_UNAVAILABLE)
     name_version(control)
     settle(json.loads(frames.receive(control)[0])["user"] if is_child else "")
     web_log = WebLog()
