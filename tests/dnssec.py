@@ -103,10 +103,11 @@ PROBES: Mapping[str, Zone] = {
 class SignedWorld:
     """The root and `zones` (each is delegated by the nearest of the others above it), from `start` to `stop`.
 
-    The validating resolver listens at `also`, too: ``127.1.2.3@53``, for programs that know no other port.
+    The validating resolver listens at `also`, too: ``127.1.2.3@53``, for programs that know no other port.  The name server of the
+    zones takes `port`, or any that is free.
     """
 
-    def __init__(self, zones: Mapping[str, Zone], also: str = "") -> None:
+    def __init__(self, zones: Mapping[str, Zone], also: str = "", port: int = 0) -> None:
         self._served: list[dns.name.Name] = []
         self._zones = {dns.name.from_text(name): zone for name, zone in {**PROBES, **zones}.items()}
         self._directory = ""
@@ -114,6 +115,7 @@ class SignedWorld:
         self._resolvers: list[Unbound] = []
         self._anchor = ""
         self._also = [f"interface: {also}"] if also else []
+        self._wanted_port = port
         self.port = 0
 
     # --- what a test uses ---
@@ -146,7 +148,7 @@ class SignedWorld:
         self._directory = tempfile.mkdtemp(prefix="dnssec-")
         try:
             self._write()
-            self.port = free_port()
+            self.port = self._wanted_port or free_port()
             self._start_knot(program)
             self._resolvers.append(self._unbound(self._anchor, self._also).start())
         except BaseException:

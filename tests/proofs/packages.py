@@ -1,8 +1,8 @@
 """What we give to others: built twice and equal, installed from files alone in each Python, as a Debian package in a root of its own.
 
-    python -m tests.proofs packages [--scene equal|pythons|debian]
+    python -m tests.proofs packages [--scene equal|pythons|debian|quickstart]
 
-``debian`` takes root and debootstrap (and fetches Debian's packages); PACKAGES_ROOT names a root that is there already, which is
+``quickstart`` goes the README's road in such a root: the first mail goes out and comes in (`first_mail`).  It and ``debian`` take root and debootstrap (and fetches Debian's packages); PACKAGES_ROOT names a root that is there already, which is
 copied.  MAILSERVER_WHEELS names a folder with what release/requirements.lock pins, so that nothing is fetched from PyPI for the packages.
 """
 
@@ -173,9 +173,7 @@ def arrived(maildir: Path, count: int) -> None:
 def debian(work: Path) -> int:
     """Installed, used, installed again as a newer one, removed, purged; what must stay is there after each, what must go is not."""
     expect(os.geteuid() == 0 and shutil.which("debootstrap") is not None, "this takes root and debootstrap")
-    packages = work / "packages"
-    dist.build(packages)
-    ran(ROOT / "release" / "deb", packages)
+    packages = built(work)
     newer = work / "newer"
     newer.mkdir()
     for package in packages.glob("*.deb"):
@@ -183,6 +181,27 @@ def debian(work: Path) -> int:
     if shutil.which("lintian"):
         said = subprocess.run(["lintian", "--fail-on", "error", *packages.glob("*.deb")], capture_output=True, text=True, check=False)
         expect(said.returncode == 0, said.stdout)
+    root = fresh_root(work)
+    shutil.copytree(packages, root / "packages")
+    shutil.copytree(newer, root / "newer")
+    with ExitStack() as undo:
+        ran("mount", "-t", "proc", "proc", root / "proc")
+        undo.callback(ran, "umount", root / "proc")
+        return installed_to_purged(root)
+
+
+def built(work: Path) -> Path:
+    """The folder with the packages; PACKAGES_BUILT names one that is there already."""
+    if ready := os.environ.get("PACKAGES_BUILT"):
+        return Path(ready)
+    packages = work / "packages"
+    dist.build(packages)
+    ran(ROOT / "release" / "deb", packages)
+    return packages
+
+
+def fresh_root(work: Path) -> Path:
+    """A Debian in which nothing starts by itself."""
     root = work / "root"
     if ready := os.environ.get("PACKAGES_ROOT"):
         ran("cp", "-a", ready, root)
@@ -190,12 +209,29 @@ def debian(work: Path) -> int:
         ran("debootstrap", "--variant=minbase", DEBIAN, root, MIRROR, seconds=1200)
     (root / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
     (root / "usr/sbin/policy-rc.d").chmod(0o755)
-    shutil.copytree(packages, root / "packages")
-    shutil.copytree(newer, root / "newer")
+    return root
+
+
+def quickstart(work: Path) -> int:
+    """Three commands in a fresh Debian, the records into a private DNS, and the first mail, in a network namespace."""
+    expect(os.geteuid() == 0 and shutil.which("debootstrap") is not None, "this takes root and debootstrap")
+    root = fresh_root(work)
+    shutil.copytree(built(work), root / "packages")
+    command = ["unshare", "--net", "--mount", "--uts", sys.executable, "-m", "tests.proofs.first_mail", str(root)]
     with ExitStack() as undo:
         ran("mount", "-t", "proc", "proc", root / "proc")
         undo.callback(ran, "umount", root / "proc")
-        return installed_to_purged(root)
+        began = time.monotonic()
+        inside = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        install = ["apt-get", "-qq", "-y", "--no-install-recommends", "install"]
+        ran("chroot", root, "apt-get", "-qq", "update", **inside)
+        package = next((root / "packages").glob("mailserver_*.deb")).name
+        ran("chroot", root, *install, f"/packages/{package}", **inside)
+        print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        print(done.stdout, flush=True)
+        expect(done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:])
+    return 1
 
 
 def made_newer(package: Path, target: Path) -> None:
@@ -249,7 +285,7 @@ def installed_to_purged(root: Path) -> int:
     return 1
 
 
-SCENES: dict[str, Callable[[Path], int]] = {"equal": equal, "pythons": pythons, "debian": debian}
+SCENES: dict[str, Callable[[Path], int]] = {"equal": equal, "pythons": pythons, "debian": debian, "quickstart": quickstart}
 
 
 def prove(scene: str) -> tuple[int, str]:
