@@ -16,7 +16,10 @@ from mailserver.config.draft import Draft
 from mailserver.config.schema import Configuration, ListenTable, TLSTable
 from mailserver.quickstart.wishes import HousePorts, HouseWishes
 
-__all__ = ["configuration_text", "for_programs", "is_the_sample", "read_if_there", "sample", "uncommented"]
+__all__ = [
+    "configuration_text", "for_programs", "is_the_sample", "read_if_there", "sample", "uncommented", "understands_acme",
+    "understands_web",
+]  # fmt: skip
 
 DOMAIN = "example.org"  # the sample's
 PROGRAMS = '#users = "all" '  # as the Debian package changes it
@@ -74,6 +77,11 @@ def configuration_text(wishes: HouseWishes) -> str:
     text = uncommented(text, '#service  = "metrics"', above=1)
     if wishes.keys != wishes.data.rstrip("/") + "-keys":
         text = uncommented(text, "#keys ")
+    if wishes.with_web and understands_web():
+        for _ in ("https", "http"):
+            text = uncommented(text, '#service  = "web"', above=1)
+    if wishes.with_acme and understands_acme():
+        text = uncommented(text, "#[tls]")
     for use in REPORTS:  # these read the reports of others; none are sent before somebody says from which address
         text = re.sub(rf'(?m)^#(\[\[filter\]\].*)\n#(use +=) "{use}"', rf'\1\n\2 "{use}"', text)
     draft = Draft(text)
@@ -82,7 +90,9 @@ def configuration_text(wishes: HouseWishes) -> str:
     _send(draft, wishes)
     if wishes.addresses:
         draft.set(("dns",), "public_addresses", wishes.addresses)
-    return draft.text + _more(wishes)
+    if wishes.with_acme and wishes.acme_directory and understands_acme():
+        draft.add_table(("acme",), {"directory": wishes.acme_directory})
+    return draft.text
 
 
 def _name_the_house(draft: Draft, wishes: HouseWishes) -> None:
@@ -101,6 +111,7 @@ def _listen(draft: Draft, wishes: HouseWishes) -> None:
     """The listeners in the order in which they stand there."""
     ports = {("mx", "starttls"): wishes.ports.mx, ("submission", "implicit"): wishes.ports.submissions}
     ports |= {("submission", "starttls"): wishes.ports.submission}
+    ports |= {("web", "implicit"): wishes.ports.https, ("web", "none"): wishes.ports.http}
     for number, table in enumerate(draft.document["listen"]):
         port = ports.get((table["service"], table.get("tls", "none")))
         if port is not None:
@@ -131,17 +142,6 @@ def _send(draft: Draft, wishes: HouseWishes) -> None:
     ]
     end = draft.text.index("\n", at) + 1
     draft.become(draft.text[:end] + "\n".join(rest) + "\n" + draft.text[end:])
-
-
-def _more(wishes: HouseWishes) -> str:
-    """What the sample has no example for."""
-    lines: list[str] = []
-    if wishes.with_web and understands_web():
-        for port, tls, why in ((wishes.ports.https, "implicit", "policies, settings"), (wishes.ports.http, "none", "ACME")):
-            lines += ["", "[[listen]]", f'service  = "web"                     # {why}']
-            lines.append(f'endpoint = "{_endpoint(wishes, port)}"')
-            lines += [f'tls      = "{tls}"'] if tls != "none" else []
-    return "".join(line + "\n" for line in lines)
 
 
 def uncommented(text: str, line: str, *, above: int = 0) -> str:

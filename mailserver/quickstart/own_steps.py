@@ -21,23 +21,24 @@ from mailserver.processes.identity import as_owner_of
 from mailserver.quickstart.ledger import StepRecord
 from mailserver.quickstart.steps import Marks, changed_since, clear_drafts, digests_below, removed
 from mailserver.quickstart.system_files import account_line
+from mailserver.tls.issued import next_key
 from mailserver.tls.self_signed import CERTIFICATE, KEY, self_signed_pair
 from mailserver.trust.signing_keys import make_keys
 
-__all__ = ["CertificateStep", "FirstAccountStep", "SigningKeysStep", "SystemUserStep"]
+__all__ = ["CertificateStep", "FirstAccountStep", "NextKeyStep", "SigningKeysStep", "SystemUserStep"]
 
 Run = Callable[[Sequence[str]], None]  # a program of the host; raises OSError with its words
 OWN_ADDRESSES = ("127.0.0.1", "::1")
 
 
 class SystemUserStep:
-    """The account of the host that the server runs as."""
+    """An account of the host: the one that the server runs as, or, with a `comment`, another without a home."""
 
-    name = "system user"
-
-    def __init__(self, user: str, folders: Sequence[str], run: Run) -> None:
+    def __init__(self, user: str, folders: Sequence[str], run: Run, comment: str = "") -> None:
+        self.name = f"system user {user}"
         self.words = f"the system user {user}"
         self._user = user
+        self._comment = comment
         self._folders = folders
         self._run = run
 
@@ -52,6 +53,8 @@ class SystemUserStep:
     def make(self, before: Marks) -> Marks:
         """By systemd-sysusers where it is there, else by useradd."""
         _, _, _, comment, home = shlex.split(account_line())
+        if self._comment:
+            comment, home = self._comment, "/nonexistent"
         if not self.is_there():
             if shutil.which("systemd-sysusers"):
                 self._run(["systemd-sysusers", "--inline", f'u {self._user} - "{comment}" {home}'])
@@ -185,6 +188,42 @@ class CertificateStep:
         else:
             files = record.marks["files"]
         return removed(self._folder, files, [self._folder], self._data)
+
+
+class NextKeyStep:
+    """The key of the first certificate from an authority, made ahead: the DNS can show it before it is used (DANE)."""
+
+    name = "next key"
+
+    def __init__(self, keys: str) -> None:
+        self.words = f"the key of the first certificate by ACME, in {keys}"
+        self._keys = keys
+        self._path = os.path.join("acme", "mail.next.pem")
+
+    def is_there(self) -> bool:
+        """That key, or one that is in use."""
+        with as_owner_of(self._keys):
+            return bool(digests_below(self._keys, (self._path, os.path.join("acme", "mail.pem"))))
+
+    def found(self) -> Marks:
+        """Nothing that is of use later."""
+        return {}
+
+    def make(self, before: Marks) -> Marks:
+        """Make it."""
+        with as_owner_of(self._keys):
+            clear_drafts(os.path.join(self._keys, self._path))
+            next_key(self._keys, "mail")
+            return {"files": digests_below(self._keys, (self._path,))}
+
+    def undo(self, record: StepRecord) -> str:
+        """Remove it, unless there is a certificate by now."""
+        with as_owner_of(self._keys):
+            clear_drafts(os.path.join(self._keys, self._path))
+            if digests_below(self._keys, (os.path.join("acme", "mail.pem"),)):
+                return f"{os.path.join(self._keys, 'acme')} stays: it has a certificate that was issued since"
+            files = digests_below(self._keys, (self._path,)) if record.marks is None else record.marks["files"]
+        return removed(self._keys, files, [os.path.join(self._keys, "acme")], self._keys)
 
 
 class FirstAccountStep:

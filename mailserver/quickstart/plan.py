@@ -14,9 +14,20 @@ from dataclasses import dataclass
 from mailserver.accounts.table import AccountsFile, key_of
 from mailserver.config.fault import ConfigurationError
 from mailserver.processes.identity import as_owner_of
-from mailserver.quickstart.configuration_text import configuration_text, is_the_sample
+from mailserver.quickstart.configuration_text import (
+    configuration_text,
+    is_the_sample,
+    understands_acme,
+    understands_web,
+)
 from mailserver.quickstart.ledger import QuickLedger, StepRecord
-from mailserver.quickstart.own_steps import CertificateStep, FirstAccountStep, SigningKeysStep, SystemUserStep
+from mailserver.quickstart.own_steps import (
+    CertificateStep,
+    FirstAccountStep,
+    NextKeyStep,
+    SigningKeysStep,
+    SystemUserStep,
+)
 from mailserver.quickstart.steps import FileStep, FolderStep, Marks, QuickStep
 from mailserver.quickstart.system_files import UNIT_NAME, UNIT_PLACES, unit_text
 from mailserver.quickstart.wishes import HouseWishes, WrongWish
@@ -98,11 +109,14 @@ def steps_of(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None, p
     steps: list[QuickStep] = []
     if wishes.user:
         steps.append(SystemUserStep(wishes.user, (wishes.data, wishes.keys), host.run))
+        if wishes.with_web and understands_web():
+            steps.append(SystemUserStep(f"{wishes.user}-web", (), host.run, "Mail server, web pages"))
     steps += [
         FolderStep("data folder", wishes.data, data_mode, owner),
         FolderStep("keys folder", wishes.keys, KEYS_MODE, owner),
         SigningKeysStep(wishes.keys, wishes.domain),
         CertificateStep(wishes.data, wishes.hostname),
+        *([NextKeyStep(wishes.keys)] if wishes.with_acme and understands_acme() else []),
         FirstAccountStep(wishes.accounts, wishes.data, wishes.address, password, is_told=is_told),
     ]
     steps += _unit_step(wishes, host, ledger)

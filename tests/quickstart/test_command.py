@@ -22,7 +22,7 @@ from mailserver.trust.signing_keys import read_keys
 from tests.cli.support import run
 from tests.quickstart.support import ADDRESS, HouseCase, seen_of
 
-LINES = 12  # of the ledger behind its first: two for each of six steps
+LINES = 14  # of the ledger behind its first: two for each of seven steps
 # Which line, and whether before it is written: a step was begun and nothing was made; all was made and not written down; all was.
 CUTS = [(number, number % 2 == 1) for number in range(LINES)] + [(LINES - 1, False)]
 
