@@ -120,7 +120,8 @@ class Question:
     def answered(self, answer: object, began: float, subject: Any) -> FilterAnswer:
         """`subject` is the peer or the envelope that it was asked about."""
         bound = self.bound
-        bound.durations.add(self.seconds() - began)
+        seconds = self.seconds() - began
+        bound.durations.add(seconds)
         budget, is_pass = self.budget, answer.__class__ is Pass and self._reads_edits is None
         if is_pass and answer.findings is NO_FINDINGS and answer.notes is NO_FACTS:  # type: ignore[attr-defined]
             if budget is not None and not budget.is_closed:
@@ -145,7 +146,9 @@ class Question:
             self._succeeded(budget)
         if verdict is PASS and not (edits or findings or bound.log_passes):
             return NOTHING_SAID
-        return self._answer(verdict, began, edits=edits, findings=findings)
+        return FilterAnswer(
+            bound.name, self.stage, verdict, seconds * 1000, "", edits, findings, "", bound.hard, bound.shadow
+        )
 
     def failed(self, error: Fault, began: float) -> FilterAnswer:
         """It raised, or was late."""

@@ -27,6 +27,7 @@ from mailserver.receive.verdicts import NO_FINDINGS, PASS
 __all__ = ["FilterStage", "Groups", "ask"]
 
 UNASKED: Any = object()
+READ_AT_ONCE = frozenset({Pass, tuple, list})  # what nearly all answer: a Pass, or the edits of a modifier
 ENDS = (Refuse, Discard, Disconnect)  # whoever comes later need not be asked
 Groups = tuple[tuple[Question, ...], ...]
 
@@ -76,26 +77,42 @@ def ask(groups: Groups, clock: Clock, subject: Any, *more: object) -> Judgement 
     """The judgement itself where no filter waits.  Cancelling the Deferred cancels the filters.
 
     `subject`, the first argument of all of them, is the peer or the envelope: who is asked later sees what was found before.
+    Here goes what passes, with or without findings; whatever else there is goes on in an `_AskedStage`.
     """
+    answers: list[FilterAnswer] = []
     for at, group in enumerate(groups):
-        for position, question in enumerate(group):
+        said: list[FilterAnswer] = []
+        found: tuple[Finding, ...] = ()
+        for question in group:
             budget = question.budget
             if (budget is not None and not budget.is_closed) or question.bound.left.things:
-                return _AskedStage(groups, clock, subject, more, at).judge(position)
+                return _AskedStage(groups, clock, subject, more, at, answers).judge(said)
             began = question.seconds()
             try:
                 answer: Any = now_or_later(question.ask(subject, *more))
             except FAULTS as error:
                 answer = _Raised(error)
+            kind = answer.__class__
+            if kind not in READ_AT_ONCE:
+                return _AskedStage(groups, clock, subject, more, at, answers).judge(said, answer, began)
             if (
-                answer.__class__ is Pass
+                kind is Pass
                 and answer.findings is NO_FINDINGS
                 and answer.notes is NO_FACTS
                 and not question.is_told_of_passes
             ):
+                said.append(NOTHING_SAID)
                 continue
-            return _AskedStage(groups, clock, subject, more, at).judge(position, answer, began)
-    return PASSED
+            one = question.answered(answer, began, subject)
+            said.append(one)
+            if one.verdict is not PASS:  # it was no answer at all, and has failed
+                return _AskedStage(groups, clock, subject, more, at, answers).judge(said)
+            if one.findings and not one.is_shadow:
+                found += one.findings
+        answers += [one for one in said if one is not NOTHING_SAID]
+        if found and at + 1 < len(groups):
+            subject = _with_findings(subject, found)
+    return Judgement(PASS, tuple(answers)) if answers else PASSED
 
 
 def _with_findings(subject: Envelope | Peer, more: tuple[Finding, ...]) -> Envelope | Peer:
@@ -125,23 +142,28 @@ class _Raised:
 
 
 class _AskedStage:
-    """A stage that is being asked, where not all pass at once.  `at` is the group where that was seen."""
+    """A stage that is being asked, where not all pass at once.  `at` is the group where that was seen, `answers` what those of
+    the groups before it have said."""
 
     __slots__ = ("_answers", "_at", "_clock", "_groups", "_more", "_subject", "_taken_away", "_waiting")
 
-    def __init__(self, groups: Groups, clock: Clock, subject: Any, more: tuple[object, ...], at: int) -> None:
+    def __init__(
+        self, groups: Groups, clock: Clock, subject: Any, more: tuple[object, ...], at: int, answers: list[FilterAnswer]
+    ) -> None:
         self._groups = groups
         self._at = at
         self._clock = clock
         self._subject = subject
         self._more = more
-        self._answers: list[FilterAnswer] = []
+        self._answers = answers
         self._taken_away = 0  # so many answers stand before an Accept
         self._waiting: _OpenGroup | None = None
 
-    def judge(self, position: int, answer: Any = UNASKED, began: float = 0.0) -> Judgement | Deferred[Judgement]:
-        """Go on where those before `position` have passed, and who stands there has said `answer`."""
-        if self._goes_on(position, answer, began):
+    def judge(
+        self, said: Sequence[FilterAnswer], answer: Any = UNASKED, began: float = 0.0
+    ) -> Judgement | Deferred[Judgement]:
+        """Go on in the group whose first filters have `said` this, none of them a yes; the next has said `answer`."""
+        if self._goes_on(said, answer, began):
             return self.judgement()
         return Deferred.fromCoroutine(self.to_the_end())
 
@@ -160,7 +182,7 @@ class _AskedStage:
             self._goes_on()
         return self.judgement()
 
-    def _goes_on(self, position: int = 0, answer: Any = UNASKED, began: float = 0.0) -> bool:
+    def _goes_on(self, said: Sequence[FilterAnswer] = (), answer: Any = UNASKED, began: float = 0.0) -> bool:
         """Ask group after group.  False where one has to be waited for."""
         groups = self._groups
         while self._at < len(groups):
@@ -168,8 +190,8 @@ class _AskedStage:
             self._at += 1
             if self._taken_away:
                 group = tuple([question for question in group if not question.bound.skippable])
-            answers = self._ask(group, position, answer, began)
-            position, answer = 0, UNASKED
+            answers = self._ask(group, said, answer, began)
+            said, answer = (), UNASKED
             if answers is None:
                 return False
             if answers and self._take(answers):
@@ -201,10 +223,11 @@ class _AskedStage:
         return False
 
     def _ask(
-        self, group: Sequence[Question], first: int, said_first: Any, began: float
+        self, group: Sequence[Question], said_before: Sequence[FilterAnswer], said_first: Any, began: float
     ) -> Sequence[FilterAnswer | None] | None:
-        """The group's answers; None where one has to be waited for.  The `first` has said already what is not `UNASKED`."""
-        answers: list[FilterAnswer | None] = [NOTHING_SAID] * first
+        """The group's answers; None where one has to be waited for.  The first of the others has said what is not `UNASKED`."""
+        answers: list[FilterAnswer | None] = [*said_before]
+        first = len(answers)
         waiting: _OpenGroup | None = None
         is_accepted = False
         subject, more = self._subject, self._more

@@ -156,33 +156,31 @@ def note_answers(note: Callable[..., None], id: str, judgement: Judgement, recip
     `recipient` is the one whose copy was judged.  `facts` has for programs what `findings` says in words (`observe.judged`).
     """
     for n, answer in enumerate(judgement.answers):
-        more: dict[str, object] = {}
+        verdict = answer.verdict
+        fields: dict[str, object] = {
+            "filter": answer.filter,
+            "stage": answer.stage,
+            "verdict": type(verdict).__name__,
+            "why": "" if verdict is PASS else getattr(verdict, "why", ""),
+            "ms": round(answer.milliseconds, 1),
+            "error": answer.error,
+        }
         if recipient:
-            more["recipient"] = recipient
+            fields["recipient"] = recipient
         if answer.findings:
-            more["findings"] = [_in_words(finding) for finding in answer.findings]
-            more["facts"] = facts_of(answer.findings)
+            fields["findings"] = [_in_words(finding) for finding in answer.findings]
+            fields["facts"] = facts_of(answer.findings)
         if answer.edits:
-            more["edits"] = [in_words(edit) for edit in answer.edits]
+            fields["edits"] = [in_words(edit) for edit in answer.edits]
         if answer.is_shadow:
-            more["shadow"] = True
-        elif n < judgement.taken_away and not answer.is_hard and not isinstance(answer.verdict, Accept):
-            more["overruled"] = True
-        if getattr(answer.verdict, "hold", False):
-            more["hold"] = True
+            fields["shadow"] = True
+        elif n < judgement.taken_away and not answer.is_hard and not isinstance(verdict, Accept):
+            fields["overruled"] = True
+        if verdict is not PASS and getattr(verdict, "hold", False):
+            fields["hold"] = True
         if answer.place:
-            more["at"] = answer.place
-        note(
-            id,
-            "filter",
-            filter=answer.filter,
-            stage=answer.stage,
-            verdict=type(answer.verdict).__name__,
-            why=getattr(answer.verdict, "why", ""),
-            ms=round(answer.milliseconds, 1),
-            error=answer.error,
-            **more,
-        )
+            fields["at"] = answer.place
+        note(id, "filter", **fields)
 
 
 def facts_of(findings: Sequence[Finding]) -> list[str]:
