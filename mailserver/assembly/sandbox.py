@@ -20,7 +20,7 @@ from mailserver.config import Configuration
 __all__ = ["SANDBOX_USER", "prepare", "sandbox_password", "say_what_to_type", "what_to_type"]
 
 SANDBOX_USER = "alice@example.test"  # .test is nobody's (RFC 6761 section 6.2)
-FIRST_PORTS = {"mx": 2525, "submission": 2587, "submissions": 2465, "lmtp": 2424}
+FIRST_PORTS = {"mx": 2525, "submission": 2587, "submissions": 2465, "lmtp": 2424, "https": 8443, "http": 8080}
 
 CONFIGURATION = """\
 # A mail server to play with.  Start it with:  twistd -n mailserver --config {file}
@@ -46,6 +46,20 @@ tls      = "implicit"
 service  = "lmtp"
 endpoint = "tcp:{lmtp}:interface=127.0.0.1"
 tls      = "starttls"
+
+[[listen]]
+service  = "web"
+endpoint = "tcp:{https}:interface=127.0.0.1"
+tls      = "implicit"
+
+[[listen]]
+service  = "web"
+endpoint = "tcp:{http}:interface=127.0.0.1"
+
+[web]
+user = "nobody"                      # where root starts the sandbox; else its process is the same user's
+submission = "sandbox.example.test:{submission}"
+imap = "sandbox.example.test"        # which serves none: only to see what mail programs are told
 
 [accounts]
 use  = "file"
@@ -147,6 +161,7 @@ def what_to_type(
             for words in ("explain ID", "queue list", "user add bob@example.test")
         ],
         "",
+        *web_lines(listeners),
         f"Mail for other domains is not sent; it is caught in {outbound_folder}/new",
         "Stop the server with Ctrl-C.",
         "",
@@ -168,6 +183,21 @@ def login_lines(listeners: Sequence[tuple[str, str, int, str]], password: str) -
         f"  python3 -c 'import smtplib; s = smtplib.SMTP(\"{host}\", {port}); s.starttls(); "
         f"s.login(\"{SANDBOX_USER}\", \"{password}\"); "
         f's.sendmail("{SANDBOX_USER}", ["bob@example.net"], "From: {SANDBOX_USER}\\nSubject: out\\n\\nHello.\\n")\'',
+        "",
+    ]
+
+
+def web_lines(listeners: Sequence[tuple[str, str, int, str]]) -> list[str]:
+    """What can be asked for over HTTP."""
+    https = next((f"{host}:{port}" for service, host, port, tls in listeners if service == "web" and tls), "")
+    if not https:
+        return []
+    place = f"--connect-to ::{https}"
+    return [
+        "What mail programs and other servers are told (by a process of its own):",
+        "",
+        f"  curl -k {place} https://mta-sts.example.test/.well-known/mta-sts.txt",
+        f"  curl -k {place} https://autoconfig.example.test/mail/config-v1.1.xml",
         "",
     ]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from dataclasses import replace
 from typing import Any, Literal
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from mailserver.config import Configuration
@@ -17,10 +18,18 @@ from mailserver.web.content import AlpnCertificate, ClientSettings, MailAccess, 
 from mailserver.web.hand_over import HandOver
 from mailserver.web.wire import members_of
 
-__all__ = ["WEB_PROCESS", "WebHandOver", "members_by", "root_starts_web", "web_start"]
+__all__ = ["WEB_PROCESS", "CertificateSource", "WebHandOver", "members_by", "root_starts_web", "web_start"]
 
 WEB_PROCESS = "mailserver.web.process"
 CONNECTIONS_MOST = 1000
+
+
+class CertificateSource(enum.Enum):
+    """Where a certificate of the https names comes from, the best first."""
+
+    FILES = "web.certificate"
+    ISSUED = "a CA"
+    OWN = "the server itself"
 
 
 class WebHandOver:
@@ -34,6 +43,7 @@ class WebHandOver:
     def __init__(self, hand_over: HandOver) -> None:
         self._hand_over = hand_over
         self._content = WebContent()
+        self._certificates: dict[CertificateSource, WebCertificate] = {}
 
     def publish_challenge(self, host: str, token: str, key_authorization: str) -> Deferred[None]:
         """Answer http-01 for this host (RFC 8555 section 8.3)."""
@@ -49,20 +59,29 @@ class WebHandOver:
         self._content = replace(self._content, challenges=challenges)
         return self._say("challenges")
 
-    @property
-    def has_certificate(self) -> bool:
-        """One was handed over."""
-        return self._content.certificate is not None
-
-    @property
-    def chain_pem(self) -> str:
-        """That of the certificate, "" where there is none."""
-        return "" if self._content.certificate is None else self._content.certificate.chain_pem
-
     def change_certificate(self, chain_pem: str, key_pem: str) -> Deferred[None]:
-        """The certificate of the https names: for connections that begin from now on."""
-        self._content = replace(self._content, certificate=WebCertificate(chain_pem, key_pem))
+        """The certificate of the https names as a CA has issued it: for connections that begin from now on.
+
+        Where the configuration names files, those are shown, and this one waits.
+        """
+        return self.put_certificate(CertificateSource.ISSUED, WebCertificate(chain_pem, key_pem))
+
+    def put_certificate(self, source: CertificateSource, certificate: WebCertificate | None) -> Deferred[None]:
+        """What a source has, None where it has nothing any more.  The first source that has one is shown."""
+        if certificate is None:
+            self._certificates.pop(source, None)
+        else:
+            self._certificates[source] = certificate
+        shown = next((self._certificates[one] for one in CertificateSource if one in self._certificates), None)
+        if shown == self._content.certificate:
+            return succeed(None)
+        self._content = replace(self._content, certificate=shown)
         return self._say("certificate")
+
+    @property
+    def has_issued(self) -> bool:
+        """A CA's certificate is there."""
+        return CertificateSource.ISSUED in self._certificates
 
     def change_alpn(self, host: str, certificate_der: bytes, key_pem: str) -> Deferred[None]:
         """Answer tls-alpn-01 for this host (RFC 8737)."""

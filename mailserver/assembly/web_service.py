@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pwd
 import socket
@@ -17,13 +16,14 @@ from twisted.python.failure import Failure
 
 from mailserver.assembly.ports import Ports
 from mailserver.assembly.server import Server
-from mailserver.assembly.web import WebHandOver, members_by, root_starts_web, web_start
+from mailserver.assembly.web import CertificateSource, WebHandOver, members_by, root_starts_web, web_start
 from mailserver.assembly.web_socket import WebSocket
 from mailserver.config import Configuration
 from mailserver.plugins.life import StartError
 from mailserver.processes.spawning import begin
 from mailserver.tls import Pair, self_signed_pair
 from mailserver.tls.identity import IdentityError, read_identity
+from mailserver.web.content import WebCertificate
 from mailserver.web.hand_over import HandOver, ListeningSocket
 
 __all__ = ["WebService"]
@@ -58,7 +58,6 @@ class WebService:
         self._began = 0.0
         self._early_deaths = 0
         self._missing = ""
-        self._pem = ("", "")
         self._health = LoopingCall(self.say_health)
         self._files = LoopingCall(self._look_at_files)
         for call in (self._health, self._files):
@@ -140,26 +139,22 @@ class WebService:
             return 0
 
     async def _read_certificate(self) -> None:
-        """Its own files, or one of our own making until there is another."""
+        """That of its files; without them one of our own making, as long as no CA's has come."""
         configuration = self._configuration
         if configuration is None:
             return
-        web = configuration.web
-        if web.certificate is None and self.hand_over.has_certificate and not self._pem[0]:
-            return  # it has come from a CA
+        web, hand_over = configuration.web, self.hand_over
+        source = CertificateSource.OWN if web.certificate is None else CertificateSource.FILES
+        if source is CertificateSource.OWN:
+            hand_over.put_certificate(CertificateSource.FILES, None).addErrback(lambda _: None)
+            if hand_over.has_issued:
+                return
         try:
-            read = functools.partial(_pem_of, configuration, os.path.join(self._server.data, "tls-web"))
-            pem = await self._run_in_thread(read)
+            found = await self._run_in_thread(_certificate_of, configuration, os.path.join(self._server.data, "tls-web"))
         except (IdentityError, OSError, ValueError) as error:
             self.log.error("the certificate of the web listeners cannot be read: {error}", error=error)
             return
-        if web.certificate is None and self.hand_over.has_certificate and pem != self._pem:
-            if self._pem[0] and self.hand_over.chain_pem != self._pem[0]:
-                self._pem = ("", "")
-                return
-        if pem != self._pem:
-            self._pem = pem
-            self.hand_over.change_certificate(*pem).addErrback(lambda _: None)
+        hand_over.put_certificate(source, found).addErrback(lambda _: None)
 
     def _look_at_files(self) -> None:
         if self._configuration is not None and self._configuration.web.certificate is not None:
@@ -271,7 +266,7 @@ def _proxies(endpoint: str, proxies: list[str] | None) -> list[str] | None:
     return ["127.0.0.0/8", "::1/128"] if proxies is None else proxies
 
 
-def _pem_of(configuration: Configuration, folder: str) -> tuple[str, str]:
+def _certificate_of(configuration: Configuration, folder: str) -> WebCertificate:
     """Blocks.  Raises `IdentityError`, OSError and ValueError."""
     web = configuration.web
     if web.certificate is not None and web.key is not None:
@@ -280,7 +275,7 @@ def _pem_of(configuration: Configuration, folder: str) -> tuple[str, str]:
         pair = self_signed_pair(folder, configuration.hostname, ["127.0.0.1", "::1"])
     read_identity(pair)
     with open(pair.certificate, encoding="ascii") as chain, open(pair.key, encoding="ascii") as key:
-        return chain.read(), key.read()
+        return WebCertificate(chain.read(), key.read())
 
 
 def _see_off(process: subprocess.Popen[bytes]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailserver.assembly.web import WebHandOver
+from mailserver.assembly.web import CertificateSource, WebHandOver
 from mailserver.processes import frames
 from mailserver.web.content import AlpnCertificate, ClientSettings, MailAccess, WebCertificate, WebContent
 from mailserver.web.hand_over import HandOver, ListeningSocket, NoWebProcess
@@ -104,6 +104,26 @@ class HandOvers(SynchronousTestCase):
             self.hand_over.listen({"tcp:1": ListeningSocket(one.fileno(), {"tls": True})})
             gone = self.heard(process)
             self.assertEqual((gone["closed"], gone["opened"]), (["tcp:0", "tcp:2", "tcp:3", "tcp:4"], []))
+
+    def test_files_are_shown_before_what_a_ca_has_issued_and_that_before_our_own(self) -> None:
+        process = self.process()
+        self.hand_over.put(a=1)
+        self.heard(process)
+        own, issued, files = (WebCertificate(name, "KEY") for name in ("own", "issued", "files"))
+        shown = []
+        for change in (
+            lambda: self.web.put_certificate(CertificateSource.OWN, own),
+            lambda: self.web.put_certificate(CertificateSource.FILES, files),
+            lambda: self.web.change_certificate("issued", "KEY"),
+            lambda: self.web.put_certificate(CertificateSource.FILES, None),
+            lambda: self.web.put_certificate(CertificateSource.OWN, own),
+        ):
+            done = change()
+            if not done.called:
+                self.heard(process)
+            self.successResultOf(done)
+            shown.append(self.web._content.certificate)
+        self.assertEqual(shown, [own, files, files, issued, issued])
 
     def test_one_that_is_stopped_counts_as_dead_and_what_waits_fails(self) -> None:
         self.process()
