@@ -6,6 +6,7 @@ In the order in which they are read:
 * `zone_text`: records as zone text
 * `house_facts`: what our house has
 * `wanted`: which records the DNS has to show for that
+* `own_network`: what this host can reach by itself
 * `seen`: what the servers of a zone show
 * `findings`: what is thought of a record: a verdict, why, what to put in and what to take out
 * `evaluation`: lets those ask who evaluate SPF and DMARC

@@ -5,7 +5,6 @@ Which zone a name is in, and who answers for it, is asked of the host's own name
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ import dns.rcode
 import dns.rdatatype
 
 from mailserver.doctor.messages import Keys, is_lame, key_state, read_answer, records_of, rrset_of, text_of_name
+from mailserver.doctor.own_network import has_ipv6
 from mailserver.doctor.seen import DNSSECState, NameServerSeen, SeenRecords, SeenState, ZoneSeen, merged
 from mailserver.mail.dns_records import DNS_PORT, ServerAddress
 
@@ -33,7 +33,6 @@ NAMES_MOST = 13
 THREADS = 8
 TRIES = 2
 WITHOUT_EDNS = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
-FAR_IPV6 = "2001:500:2::c"  # a root name server's: nothing is sent there
 FAULTS = (OSError, dns.exception.DNSException, EOFError, ValueError)
 NO_TIME = "no time is left"
 
@@ -74,7 +73,7 @@ class SeenLive:
         self._silent: dict[str, str] = {}
         self._told: dict[tuple[str, str], dns.message.Message | None] = {}  # by the name servers of this host
         self._finding = threading.RLock()  # one zone is found at a time: all names of a zone wait for the same
-        self._has_ipv6 = _has_ipv6()
+        self._has_ipv6 = has_ipv6()
 
     # --- Seen ---
 
@@ -296,13 +295,3 @@ def _is_name(name: str) -> bool:
 def type_name(error: Exception) -> str:
     """What an error without words is called."""
     return type(error).__name__
-
-
-def _has_ipv6() -> bool:
-    """Whether the kernel knows a way to the IPv6 Internet.  Sends nothing."""
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect((FAR_IPV6, 53))
-    except OSError:
-        return False
-    return True

@@ -153,12 +153,13 @@ class DailyLook:
         await self._keep("looked", "1", RESTED_SECONDS)
         counts: dict[str, int] = {}
         for domain, seen in found.items():
-            records = [*seen, *await self._changed_policy(domain, seen)]
-            counts[domain] = await self._compared(domain, records)
+            counts[domain] = 0
             try:
+                records = [*seen, *await self._changed_policy(domain, seen)]
+                counts[domain] = await self._compared(domain, records)
                 await self._count(domain, records, counts[domain])
-            except Exception:  # noqa: BLE001  the other domains are counted all the same
-                self.log.failure("the clean days of {domain} could not be counted", domain=domain)
+            except Exception:  # noqa: BLE001  the other domains are told of all the same
+                self.log.failure("what the DNS shows for {domain} could not be compared", domain=domain)
         self.faults = counts
         await self._keep("last", json.dumps({"at": self._wall(), "faults": counts}), KEPT_SECONDS)
 
@@ -236,7 +237,7 @@ class DailyLook:
         try:
             kept = await self._state.get(f"faults {domain}")
             return set() if kept is None else set(json.loads(kept))
-        except (StorageFault, ValueError):
+        except (StorageFault, ValueError, TypeError):
             return set()
 
     async def _keep(self, key: str, text: str, seconds: float) -> None:

@@ -13,19 +13,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from cryptography import x509
 
+from mailserver.doctor.own_network import has_ipv6, is_ours
 from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
 from mailserver.trust.mta_sts import POLICY_OCTETS_MOST, policy_url
 
-__all__ = ["certificate_seen", "fault_of_verification", "fetched"]
+__all__ = ["certificate_seen", "clean_words", "fault_of_verification", "fetched"]
 
 HTTPS_PORT = 443
 ADDRESSES_MOST = 4
 SECONDS = 10.0  # of one address, for all of it
-WORDS_MOST = 200
+WORDS_MOST = 300
 HEADERS = {"Accept": "text/plain", "User-Agent": "mailserver", "Connection": "close"}
 # X509_V_ERR_*  of OpenSSL
 VERIFICATION = {
@@ -36,8 +38,13 @@ VERIFICATION = {
 def fetched(
     host: str, addresses: Sequence[str], *, port: int = HTTPS_PORT, seconds: float = SECONDS, ca_file: str | None = None
 ) -> tuple[PolicyAnswer, ...]:
-    """What each address answers.  `ca_file`: other roots than those of this host."""
-    return tuple([_answer(host, one, port, seconds, ca_file) for one in addresses[:ADDRESSES_MOST]])
+    """What each address answers.  `ca_file`: other roots than those of this host.
+
+    Without IPv6 here the IPv6 addresses are left out: whether others reach them cannot be told.
+    """
+    reached = [one for one in addresses if ":" not in one or is_ours(one) or has_ipv6()]
+    answers = [_answer(host, one, port, seconds, ca_file) for one in reached[:ADDRESSES_MOST]]
+    return tuple([replace(one, is_ours=is_ours(one.address)) for one in answers])
 
 
 def _answer(host: str, address: str, port: int, seconds: float, ca_file: str | None) -> PolicyAnswer:
@@ -107,6 +114,7 @@ def certificate_seen(secured: ssl.SSLSocket, fault: CertificateFault | None = No
         names = tuple(extension.value.get_values_for_type(x509.DNSName))
     except (x509.ExtensionNotFound, ValueError):
         names = ()
+    names = tuple([clean_words(one) for one in names])
     return CertificateSeen(names, begins, ends, fault, why)
 
 
@@ -123,8 +131,8 @@ def _read(secured: ssl.SSLSocket, host: str, address: str, until: float, certifi
         return PolicyAnswer(address=address, fault=HostFault.HTTP, why=_words(error), certificate=certificate)
     media_type = (said.getheader("Content-Type") or "").partition(";")[0].strip().lower()
     return PolicyAnswer(
-        address=address, certificate=certificate, status=said.status, location=_clean(said.getheader("Location") or ""),
-        media_type=_clean(media_type), body=body,
+        address=address, certificate=certificate, status=said.status, location=clean_words(said.getheader("Location") or ""),
+        media_type=clean_words(media_type), body=body,
     )  # fmt: skip
 
 
@@ -132,8 +140,9 @@ def _words(error: Exception) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(error, ssl.SSLError) and isinstance(reason, str):
         return reason.lower().replace("_", " ")
-    return _clean(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
+    return clean_words(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
 
 
-def _clean(text: str) -> str:
+def clean_words(text: str) -> str:
+    """Fit for a terminal, and not too many."""
     return "".join([one if one.isprintable() else "?" for one in text[:WORDS_MOST]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from mailserver.doctor.findings import POLICY, CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import DomainFacts
@@ -43,7 +44,7 @@ def check_policy(
         yield _of(host, "mta-sts-policy-differs", why, to_do=f"let all addresses of {host} give the same one")
     for addresses, one in told.values():
         where = "" if len(addresses) == len(answers) else f" (at {', '.join(addresses)} alone)"
-        yield _of(host, one.fault, one.why + where, to_do=one.to_do, seen=one.seen, is_advice=one.is_advice)
+        yield replace(one, why=one.why + where)
     policy = _policy(answers[0].body) if answers and len(texts) == 1 else None
     if policy is not None and all(one.is_advice for _, one in told.values()):
         why = f"mode {policy.mode.value}, {', '.join(policy.mx)}, for {policy.max_age_seconds} s; the certificate is right"
@@ -64,7 +65,11 @@ def _faults(facts: DomainFacts, seen: Seen, host: str, answer: PolicyAnswer, now
         yield from _certificate(host, answer.certificate, now)
         if answer.certificate.fault is not None and answer.fault is not None:
             return  # of what comes behind it nothing was seen
-    if answer.fault is not None:
+    if answer.fault is HostFault.UNREACHABLE and answer.address in facts.addresses and not answer.is_ours:
+        why = f"from here nobody can connect: {answer.why}; whether others can cannot be told"
+        to_do = "behind a NAT: the router has to lead connections to its own address back; or look from another host"
+        yield replace(_of(host, "mta-sts-unknown", why, to_do=to_do), verdict=RecordVerdict.UNKNOWN)
+    elif answer.fault is not None:
         why = f"{answer.fault.value}: {answer.why}"
         to_do = {
             HostFault.UNREACHABLE: f"let port 443 of {host} be reached from everywhere, or take the address out of the zone",

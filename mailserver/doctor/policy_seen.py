@@ -46,12 +46,14 @@ class CertificateSeen:
 class PolicyAnswer:
     """What one address has answered; with a `fault` the fields below are those of what came before it.
 
-    `body` has what was read: one octet more than a policy may have says that there is more.
+    `is_ours`: this host has the address itself.  `body` has what was read: one octet more than a policy may have says that
+    there is more.
     """
 
     address: str
     fault: HostFault | None = None
     why: str = ""
+    is_ours: bool = False
     certificate: CertificateSeen | None = None
     status: int = 0
     location: str = ""

@@ -13,13 +13,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mailserver.doctor.policy_fetching import certificate_seen, fault_of_verification
+from mailserver.doctor.policy_fetching import certificate_seen, clean_words, fault_of_verification
 from mailserver.doctor.policy_seen import CertificateSeen
 
-__all__ = ["FAULTS", "ServerPlace", "SeenTLS", "Talk", "is_ours", "said_by", "start_tls", "talk_with", "words_of"]
+__all__ = ["FAULTS", "ServerPlace", "SeenTLS", "Talk", "said_by", "start_tls", "talk_with", "words_of"]
 
 FAULTS = (OSError, smtplib.SMTPException, ValueError)
-WORDS_MOST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +135,6 @@ def _chain_of(secured: ssl.SSLSocket) -> tuple[bytes, ...]:
     return tuple([one for one in [secured.getpeercert(binary_form=True)] if one])
 
 
-def is_ours(address: str) -> bool:
-    """Whether this host has the address itself, and need not go over a router to reach it."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return False
-    return True
-
-
 def said_by(code: int, words: bytes) -> str:
     """A reply, for people."""
     return f"{code} {_text(words)}"
@@ -159,7 +147,7 @@ def words_of(error: Exception) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(error, ssl.SSLError) and isinstance(reason, str):
         return reason.lower().replace("_", " ")
-    return _clean(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
+    return clean_words(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
 
 
 def _insist(code: int, wanted: int, words: str) -> None:
@@ -178,8 +166,4 @@ def _left(until: float) -> float:
 
 
 def _text(words: bytes) -> str:
-    return _clean(words.decode("utf-8", "replace").replace("\n", " "))
-
-
-def _clean(text: str) -> str:
-    return "".join([one if one.isprintable() else "?" for one in text[:WORDS_MOST]])
+    return clean_words(words.decode("utf-8", "replace").replace("\n", " "))

@@ -10,8 +10,9 @@ from mailserver.config import Configuration
 from mailserver.config.endpoints import is_proxied, place_of
 from mailserver.delivery.maildir import MaildirOptions
 from mailserver.delivery.names import PathTemplate, TemplateError
+from mailserver.doctor.own_network import is_ours
 from mailserver.doctor.probe_mail import ACCOUNT
-from mailserver.doctor.smtp_talk import ServerPlace, is_ours
+from mailserver.doctor.smtp_talk import ServerPlace
 from mailserver.filters.dnsbl import DNSListsOptions
 from mailserver.trust.dns_lists import CodeSet
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import secrets
 import smtplib
 import time
@@ -18,10 +19,12 @@ from typing import Any, Protocol
 
 from mailserver.doctor.findings import CheckedRecord
 from mailserver.doctor.house_facts import DomainFacts
+from mailserver.doctor.own_network import is_ours
+from mailserver.doctor.policy_fetching import clean_words
 from mailserver.doctor.probe_mail import leads_to_nobody, marked_files, probe_id, probe_message, removed, sweep
 from mailserver.doctor.relay_shapes import RelaySeen, RelayShape, relay_shapes
 from mailserver.doctor.seen import Seen, followed
-from mailserver.doctor.smtp_talk import FAULTS, ServerPlace, Talk, is_ours, said_by, start_tls, talk_with, words_of
+from mailserver.doctor.smtp_talk import FAULTS, ServerPlace, Talk, said_by, start_tls, talk_with, words_of
 from mailserver.doctor.trial_facts import AskedList, TrialFacts
 from mailserver.doctor.trial_findings import (
     ArrivalSeen,
@@ -42,6 +45,7 @@ TALK_SECONDS, FIND_SECONDS, PAUSE_SECONDS = 20.0, 30.0, 0.1
 LATE_SECONDS = 3600.0  # what is found later than that nobody waits for
 ADDRESSES_MOST = 8
 SHAPES_OF_A_TALK = 4  # many a server ends a connection after some refusals
+QUEUED = re.compile(r"queued as ([0-9A-Z]{16})")
 PROGRAM = "mailserver dns --try"
 Ask = Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None]
 
@@ -89,6 +93,9 @@ class Trials:
         """A message by each address of our host, where the MX records name it."""
         if not self._facts.receives:
             return
+        names = [one.split(" ")[-1].lower() for one in followed(self._seen, self._facts.domain, "MX").records]
+        if self._facts.hostname not in names:
+            return  # the MX records have their own faults
         recipient, is_probe = self._recipient()
         for place in self._places():
             yield check_arrival(self._facts.hostname, self._arrival(place, recipient, is_message=is_probe))
@@ -107,9 +114,6 @@ class Trials:
 
     def _places(self) -> list[ServerPlace]:
         """Our host's addresses as the DNS shows them: there mail comes."""
-        names = [one.split(" ")[-1].lower() for one in followed(self._seen, self._facts.domain, "MX").records]
-        if self._facts.hostname not in names:
-            return []
         found = [record for type in ("A", "AAAA") for record in followed(self._seen, self._facts.hostname, type).records]
         return [ServerPlace(one, self._port) for one in found[:ADDRESSES_MOST]]
 
@@ -134,12 +138,23 @@ class Trials:
         seen = ArrivalSeen(place=place, recipient=recipient, is_message=is_message)
         try:
             with talk_with(place, self._facts.hostname, self._soon()) as (talk, code, words):
-                phase, reply = _handed_over(talk, code, words, recipient, self._message(mark, recipient) if is_message else b"")
+                message = self._message(mark, recipient) if is_message else b""
+                phase, reply = _handed_over(talk, code, words, recipient, message)
         except FAULTS as error:
             return replace(seen, fault=words_of(error), has_address=is_ours(place.host))
-        if phase or not is_message:
+        if phase:
             return replace(seen, phase=phase, reply=reply)
-        return replace(seen, seconds=self._found(mark, began))
+        if not is_message:
+            return seen
+        seconds = self._found(mark, began)
+        if seconds is None:
+            self._take_back(reply)
+        return replace(seen, seconds=seconds)
+
+    def _take_back(self, reply: str) -> None:
+        """It waits, or was put aside: it shall not come later, and tomorrow's shall not lie beside it."""
+        if found := QUEUED.search(reply):
+            self._ask("queue.change", {"verb": "drop", "selection": {"id": found[1]}, "by": PROGRAM})
 
     def _message(self, mark: str, address: str) -> bytes:
         hostname = self._facts.hostname
@@ -206,7 +221,7 @@ class Trials:
                 reason = ""
                 if answer is not None and answer.says == "listed":
                     reason = "; ".join(self._seen.told(f"{address_name(ip)}.{one.zone}", "TXT") or ())
-                yield ListSeen(one.name, address, answer, sane[key], reason[:200])
+                yield ListSeen(one.name, address, answer, sane[key], clean_words(reason))
 
     def _asked(self, one: AskedList, name: str) -> ListAnswer | None:
         records = self._seen.told(f"{name}.{one.zone}", "A")
@@ -214,7 +229,8 @@ class Trials:
 
 
 def _handed_over(talk: Talk, code: int, words: str, recipient: str, message: bytes) -> tuple[str, str]:
-    """The phase that was not taken and its reply, "" where all was.  Without a message it ends after RCPT."""
+    """The phase that was not taken ("" where all was) and the last reply.  Without a message it ends after RCPT."""
+    octets = b""
     if code != 220:
         return "greeting", f"{code} {words}"
     steps: Sequence[tuple[str, Callable[[], tuple[int, bytes]]]] = (
@@ -230,7 +246,7 @@ def _handed_over(talk: Talk, code: int, words: str, recipient: str, message: byt
             return phase, words_of(error)
         if code not in (250, 251):
             return phase, said_by(code, octets)
-    return "", ""
+    return "", said_by(code, octets)
 
 
 def _secured(talk: Talk) -> tuple[int, bytes]:

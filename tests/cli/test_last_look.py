@@ -47,7 +47,12 @@ class LastLook(CommandCase):
         self.assertRegex(self.said()[0], r"^warning: .* 3d ago, and found nothing")
         self.kept(last={"at": time.time() + 9_999, "faults": {"example.org": 0}})
         self.assertIn("was before the clock was set", self.said()[0])
+        for nonsense in ("nonsense", {"at": "x", "faults": {}}, {"at": 1.0, "faults": 3}, {"at": 1.0, "faults": {"a": "b"}}, [1]):
+            self.kept(last=nonsense)
+            self.assertRegex(self.said()[0], "nobody has looked yet|the last look")
         self.kept(last="nonsense")
+        self.assertIn("nobody has looked yet", self.said()[0])
+        (self.data / "state.db").write_bytes(b"no database" * 1000)
         self.assertIn("nobody has looked yet", self.said()[0])
 
     def test_dns_says_where_it_stands_with_stricter_policies(self) -> None:

@@ -118,7 +118,8 @@ FAULTS = [
     Fault("mta-sts-syntax", [STS], [f"{STS} v=STSv1; id=2026-11-30"], remove="id=2026-11-30"),
     Fault("mta-sts-host-missing", ["mta-sts.example.org CNAME"], add="mta-sts.example.org. 3600 IN CNAME mail.example.org."),
     Fault("mta-sts-id", facts={"policy": POLICY}, gone=[STS], lines=[f"{STS} v=STSv1; id=1"], add="v=STSv1; id="),
-    Fault("mta-sts-unreachable", policy={"fault": HostFault.UNREACHABLE, "why": "Connection refused"}, to_do="port 443 of mta-sts.example.org"),
+    Fault("mta-sts-unreachable", policy={"fault": HostFault.UNREACHABLE, "why": "Connection refused", "is_ours": True}, to_do="port 443 of mta-sts.example.org"),
+    Fault("mta-sts-unknown", policy={"fault": HostFault.UNREACHABLE, "why": "no answer"}, to_do="behind a NAT"),
     Fault("mta-sts-tls", policy={"fault": HostFault.TLS, "why": "wrong version number"}, to_do="TLS 1.2"),
     Fault("mta-sts-http", policy={"fault": HostFault.HTTP, "why": "it ends"}),
     Fault("mta-sts-certificate-name", policy={"certificate": replace(SHOWN, fault=CertificateFault.NAME, names=("www.example.org",))}, to_do="the name mta-sts.example.org"),
@@ -226,7 +227,7 @@ class Examination(SynchronousTestCase):
             self.assertEqual(left, [], fault)
 
     def test_a_fault_of_one_address_of_the_policy_host_names_it(self) -> None:
-        answers = [shown(Fault(""), "mta-sts.example.org", ["192.0.2.1"])[0], PolicyAnswer(address="2001:db8::1", fault=HostFault.UNREACHABLE, why="no answer")]
+        answers = [shown(Fault(""), "mta-sts.example.org", ["192.0.2.1"])[0], PolicyAnswer(address="2001:db8::1", fault=HostFault.UNREACHABLE, why="no answer", is_ours=True)]
         found = examined(FACTS, ZoneTable(good(signed=False)), now=NOW, fetch=lambda host, addresses: answers)
         self.assertEqual([(one.fault, one.why) for one in found if one.is_to_be_done], [("mta-sts-unreachable", "nobody can connect: no answer (at 2001:db8::1 alone)")])
         answers[1] = replace(answers[0], body=POLICY.replace("testing", "enforce").encode())

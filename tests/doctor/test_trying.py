@@ -7,9 +7,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -88,6 +89,7 @@ class Host:
                 while file.readline() not in (b".\r\n", b""):
                     pass
                 self.contents += 1
+                reply = "250 2.6.0 queued as 0123456789ABCDEF"
             sock.sendall(f"{reply}\r\n".encode())
             if verb == "QUIT" or refused >= self.most:
                 return
@@ -103,7 +105,13 @@ class Trying(SynchronousTestCase):
         more.setdefault("listeners", (ServerPlace("127.0.0.1", host.port),))
         trial = TrialFacts(probe="selftest@example.org", **more)  # type: ignore[arg-type]
         route = {"hops": [{"how": "account"}], "ends": [{"kind": "local", "system_user": "", "mailbox": "selftest@example.org"}]}
-        return Trials(facts, trial, Table([*LINES, *lines]), ask=lambda command, arguments: route, port=host.port, seconds=seconds)
+        self.asked: list[tuple[str, Any]] = []
+
+        def ask(command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+            self.asked.append((command, arguments))
+            return route
+
+        return Trials(facts, trial, Table([*LINES, *lines]), ask=ask, port=host.port, seconds=seconds)
 
     def relaying(self, answers: Answers, **more: int) -> CheckedRecord:
         (found,) = [one for one in self.trials(Host(answers, **more)).of_host() if one.group == "relay"]  # type: ignore[arg-type]
@@ -157,6 +165,7 @@ class Trying(SynchronousTestCase):
         lost = Host(lambda *_: "250 yes")
         self.assertEqual(self.arrival(lost, self.mktemp()).fault, "arrival-lost")
         self.assertEqual(lost.contents, 1)
+        self.assertEqual(self.asked[-1], ("queue.change", {"verb": "drop", "selection": {"id": "0123456789ABCDEF"}, "by": "mailserver dns --try"}))
 
     def test_nobody_who_answers_is_told_apart_from_nobody_who_can_be_reached(self) -> None:
         host = Host(no)
