@@ -52,7 +52,6 @@ from mailserver.trust.bayes import score_of
 __all__ = ["Bayes", "BayesOptions", "factory"]
 
 MESSAGES_MOST = 64  # whose tokens are kept until all their recipients' copies are judged
-WORD_CHARACTERS = 40
 HOUR_SECONDS = 3600.0
 Score = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
@@ -232,30 +231,20 @@ class Bayes:
         return [*[f"{one}@{domain}" for one in users], *(users if self._has_plain_owners else [])]
 
     def _finding(self, opinion: Opinion) -> Finding:
-        weighed = opinion.weighed
-        score = score_of(weighed.probability, spam=self._options.spam, ham=self._options.ham)
-        result = "unsure" if not score else "spam" if weighed.probability > 0.5 else "ham"
+        score = score_of(opinion.probability, spam=self._options.spam, ham=self._options.ham)
+        result = "unsure" if not score else "spam" if opinion.probability > 0.5 else "ham"
         whose = f"{opinion.owner} and the site" if opinion.owner else "the site"
-        words = f"{weighed.probability:.3f} by {opinion.spam} spam and {opinion.ham} ham of {whose}"
-        if self._options.words and weighed.named:
-            named = [
-                f"{token if token.isprintable() and len(token) <= WORD_CHARACTERS else _shown(token)} {value:.3f}"
-                for token, value in weighed.named
-            ]
-            words += f"; most of {weighed.counted}: {', '.join(named)}"
+        words = f"{opinion.probability:.3f} by {opinion.spam} spam and {opinion.ham} ham of {whose}"
+        if self._options.words and opinion.words:
+            words += f"; most of {opinion.counted}: {opinion.words}"
         return Finding("bayes", score, words[:1000], {
             "result": result,
-            "probability": round(weighed.probability, 4),
+            "probability": round(opinion.probability, 4),
             "spam": opinion.spam,
             "ham": opinion.ham,
-            "counted": weighed.counted,
+            "counted": opinion.counted,
             "of": "user" if opinion.owner else "site",
         })  # fmt: skip
-
-
-def _shown(token: str) -> str:
-    """A stranger's word for a person's eyes."""
-    return "".join([one if one.isprintable() else "?" for one in token[:WORD_CHARACTERS]])
 
 
 @implementer(IComponentFactory)

@@ -20,16 +20,23 @@ from mailserver.trust.bayes import Said, WordWeight, combined
 __all__ = ["TOO_LITTLE", "Opinion", "Told", "opinion_of", "opinions_on", "read_told", "recall"]
 
 UNKNOWN: Any = False  # of a token that is not remembered: it says nothing, but is no None
+WORD_CHARACTERS = 40
+WORDS_CHARACTERS = 1000  # of ten of them
 TOO_LITTLE: list[Any] = []  # the process's answer where too little was learnt
 
 
 class Opinion:
-    """What was learnt says of a message.  `owner` is whose own learning counted, "" for the site's alone."""
+    """What was learnt says of a message: how likely it is spam, by how many tokens, and in `words` which of them say the most.
 
-    __slots__ = ("ham", "owner", "spam", "weighed")
+    `owner` is whose own learning counted, "" for the site's alone; `spam` and `ham` are how many messages were learnt.
+    """
 
-    def __init__(self, weighed: WordWeight, owner: str, spam: int, ham: int) -> None:
-        self.weighed = weighed
+    __slots__ = ("counted", "ham", "owner", "probability", "spam", "words")
+
+    def __init__(self, probability: float, counted: int, words: str, owner: str, spam: int, ham: int) -> None:
+        self.probability = probability
+        self.counted = counted
+        self.words = words
         self.owner = owner
         self.spam = spam
         self.ham = ham
@@ -49,8 +56,22 @@ def opinion_of(subject: SubjectMessage, whose: Whose, said: Sequence[Said | None
     """`said` is what each token says, in whatever order."""
     opinion: Opinion | None = subject.opinions.get(whose.number)
     if opinion is None:
-        opinion = subject.opinions[whose.number] = Opinion(combined(said), whose.own, whose.spam, whose.ham)
+        weighed = combined(said)
+        opinion = Opinion(weighed.probability, weighed.counted, _words_of(weighed), whose.own, whose.spam, whose.ham)
+        subject.opinions[whose.number] = opinion
     return opinion
+
+
+def _words_of(weighed: WordWeight) -> str:
+    return ", ".join([
+        f"{token if token.isprintable() and len(token) <= WORD_CHARACTERS else _shown(token)} {value:.3f}"
+        for token, value in weighed.named
+    ])  # fmt: skip
+
+
+def _shown(token: str) -> str:
+    """A stranger's word for a person's eyes."""
+    return "".join([one if one.isprintable() else "?" for one in token[:WORD_CHARACTERS]])
 
 
 def read_told(answer: Any) -> Told:
@@ -58,18 +79,10 @@ def read_told(answer: Any) -> Told:
     match answer:
         case []:
             return None, None
-        case [float(probability), int(counted), list(named), str(own), int(number), int(spam), int(ham)]:
-            if 0.0 <= probability <= 1.0 and all(map(_is_named, named)):
-                weighed = WordWeight(probability, counted, tuple([(token, value) for token, value in named]))
-                return Whose(own, number, spam, ham), Opinion(weighed, own, spam, ham)
+        case [float(probability), int(counted), str(words), str(own), int(number), int(spam), int(ham)]:
+            if 0.0 <= probability <= 1.0 and len(words) <= WORDS_CHARACTERS and words.isprintable():
+                return Whose(own, number, spam, ham), Opinion(probability, counted, words, own, spam, ham)
     raise ValueError("an opinion")
-
-
-def _is_named(one: Any) -> bool:
-    match one:
-        case [str(), float(value)]:
-            return 0.0 <= value <= 1.0
-    return False
 
 
 # --- In the process. ---
@@ -128,6 +141,4 @@ def _answer(question: TokenQuestion, said: Sequence[Said | None], found: TokensF
         return TOO_LITTLE
     whose = found.whose
     one = opinion_of(question.subject, whose, [*said, *map(found.strengths.__getitem__, question.tokens or ())])
-    weighed = one.weighed
-    named = [list(one) for one in weighed.named]
-    return [weighed.probability, weighed.counted, named, whose.own, whose.number, whose.spam, whose.ham]
+    return [one.probability, one.counted, one.words, whose.own, whose.number, whose.spam, whose.ham]

@@ -23,7 +23,7 @@ from mailserver.processes.jobs import IDLE_SECONDS
 
 __all__ = ["ANSWER_SECONDS", "BUSY_MESSAGES", "BUSY_SECONDS", "REST_SECONDS", "START_SECONDS", "WorkBeside", "processors"]
 
-BUSY_MESSAGES, BUSY_SECONDS = 16, 0.2  # so many within such a time are many: below that the server has time enough
+BUSY_MESSAGES, BUSY_SECONDS = 16, 0.5  # so many within such a time are many: below that the server has time enough
 TOGETHER_MOST = 32  # in one question
 WAITING_MOST = 64  # for the next question
 ANSWER_SECONDS = 3.0  # the process is killed then

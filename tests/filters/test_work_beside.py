@@ -85,7 +85,7 @@ class Beside(SynchronousTestCase):
     def test_nobody_is_asked_where_few_messages_come(self) -> None:
         for n in range(3 * BUSY_MESSAGES):
             self.assertIsNone(self.beside.ask(str(n)))
-            self.clock.advance(0.02)
+            self.clock.advance(0.04)
         self.assertEqual(self.asked, [])
 
     def test_nobody_is_asked_where_there_is_one_processor(self) -> None:
@@ -158,11 +158,13 @@ class Beside(SynchronousTestCase):
 
 class Answers(SynchronousTestCase):
     def test_an_answer_that_is_none_is_a_value_error(self) -> None:
-        right = [0.5, 3, [["word", 0.9]], "", 0, 5, 5]
-        read_told(right)
+        right = [0.5, 3, "word 0.900", "", 0, 5, 5]
+        whose, told = read_told(right)
+        assert whose is not None and told is not None
+        self.assertEqual((told.probability, told.words, whose.own), (0.5, "word 0.900", ""))
         self.assertEqual(read_told([]), (None, None))
-        wrong: list[Any] = [right[:-1], [float("nan"), *right[1:]], [1.5, *right[1:]], [0.5, 3, [["word"]], *right[3:]]]
-        wrong += [[0.5, 3, [["word", float("inf")]], *right[3:]], [0.5, 3, ["wo"], *right[3:]], {}, "", 1, [[]], [None] * 7]
+        wrong: list[Any] = [right[:-1], [float("nan"), *right[1:]], [1.5, *right[1:]], [0.5, 3, "a\x1b[", *right[3:]]]
+        wrong += [[0.5, 3, "w" * 1001, *right[3:]], [0.5, 3, ["w"], *right[3:]], {}, "", 1, [[]], [None] * 7]
         for one in wrong:
             self.assertRaises(ValueError, read_told, one)
 
@@ -268,5 +270,5 @@ class RealProcess(TestCase):
             clock.advance(REST_SECONDS)
         await ready()
         whose, told = await opinion()
-        self.assertGreater(told.weighed.probability, 0.9)
+        self.assertGreater(told.probability, 0.9)
         self.assertEqual((whose.own, whose.spam, whose.ham, beside.failures), ("", 20, 20, 2))
