@@ -62,7 +62,7 @@ def last_look_words(configuration: Configuration) -> tuple[list[str], list[str]]
         more = f" and {len(wrong) - DOMAINS_TOLD} more domains" if len(wrong) > DOMAINS_TOLD else ""
         told = ", ".join([f"{name} ({count})" for name, count in [*wrong.items()][:DOMAINS_TOLD]])
         number, first = sum(wrong.values()), next(iter(wrong))
-        words = plain(f"dns: {when}, and found {number} to be done: {told}{more} (mailserver dns {first})")
+        words = plain(f"dns: {when}, and found {number} to be done: {told}{more} (mailserver dns {first} --try)")
     return ([], [words]) if wrong or passed > LATE_SECONDS else ([words], [])
 
 

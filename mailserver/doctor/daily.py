@@ -95,7 +95,7 @@ class DailyLook:
         if len(lines) > LINES_MOST:
             lines = [*lines[:LINES_MOST], "..."]
         words = ("Since the look before, the DNS shows this wrongly, or shows it no more:", "", *lines)
-        end = "`mailserver dns DOMAIN` says what mends it (docs/dns-doctor.md)."
+        end = "`mailserver dns DOMAIN --try` says what mends it (docs/dns-doctor.md)."
         return [Problem("dns", "", f"the DNS of {domains[0]}{more} needs attention", (*words, end), self._news.clear)]
 
     def _told_of_proposals(self) -> list[Problem]:

@@ -42,7 +42,7 @@ class LastLook(CommandCase):
         self.kept(last={"at": time.time() - 7300, "faults": {"example.org": 0}})
         self.assertRegex(self.said()[0], r"^note: dns: the last look at the DNS of the domains was 2h 1m ago, and found nothing to be done$")
         self.kept(last={"at": time.time() - 7300, "faults": {f"{name}.example": n for n, name in enumerate("abcde")}})
-        self.assertRegex(self.said()[0], r"^warning: .* found 10 to be done: b.example \(1\), c.example \(2\), d.example \(3\) and 1 more domains \(mailserver dns b.example\)$")
+        self.assertRegex(self.said()[0], r"^warning: .* found 10 to be done: b.example \(1\), c.example \(2\), d.example \(3\) and 1 more domains \(mailserver dns b.example --try\)$")
         self.kept(last={"at": time.time() - 3 * 86_400, "faults": {"example.org": 0}})
         self.assertRegex(self.said()[0], r"^warning: .* 3d ago, and found nothing")
         self.kept(last={"at": time.time() + 9_999, "faults": {"example.org": 0}})

@@ -50,7 +50,7 @@ class Status(CommandCase, TestCase):
         self.assertIn("Mail is signed with keys that the DNS does not show", said.out)
         figures["domains"] = {"looked_at": 2, "faults": {"example.org": 3}}
         said = await deferToThread(run, "status", "--config", str(self.config))
-        self.assertIn("The DNS needs attention: mailserver dns example.org says what mends it.", said.out)
+        self.assertIn("The DNS needs attention: mailserver dns example.org --try says what mends it.", said.out)
         figures["processes"] = {"root": "", "courier": "it died \x1b twice"}
         said = await deferToThread(run, "status", "--config", str(self.config))
         self.assertEqual(said.code, 1)

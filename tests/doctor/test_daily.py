@@ -243,3 +243,25 @@ class Joined(SynchronousTestCase):
             "b.example": ("looked", "tried b.example, asked None"),
         })  # fmt: skip
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_what_others_report_is_asked_of_the_filters_that_read_it(self) -> None:
+        filters = '[[filter]]\nuse = "spf"\n[[filter]]\nuse = "dmarc_reports"\nname = "reports"\n[[filter]]\nuse = "tls_reports"\n'
+        looks = _Looks(lambda: self.configuration(CONFIGURATION + filters + '[dns]\npublic_addresses = ["192.0.2.1"]\n'))
+        asked: list[Any] = []
+        answers: dict[str, Any] = {
+            "reports": {"reports": 1, "passed": 4, "rows": [{"source": "192.0.2.1", "messages": 5, "passed": 1, "failed": 4}]},
+            "tls_reports": {"reports": 2, "successes": 7, "failures": 0},
+        }
+
+        def ask(command: str, arguments: Any) -> Any:
+            asked.append((command, arguments["command"], arguments["arguments"]))
+            return {"answer": answers[arguments["name"]]} if answers else None
+
+        looks._ask_ourselves = ask  # type: ignore[method-assign]
+        self.assertEqual(looks.reports("DMARC", "example.org", 2 * DAY), ReportEvidence(1, 8, 4))
+        self.assertEqual(looks.reports("MTA-STS", "example.org", 2 * DAY), ReportEvidence(2, 7, 7))
+        self.assertEqual(asked[0], ("component.run", "show", {"domain": "example.org", "since": 2 * DAY}))
+        answers.clear()
+        self.assertEqual(looks.reports("DMARC", "example.org", 2 * DAY), ReportEvidence())
+        looks = _Looks(lambda: self.configuration(CONFIGURATION))
+        self.assertEqual(looks.reports("DMARC", "example.org", 2 * DAY), ReportEvidence())
