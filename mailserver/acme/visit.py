@@ -134,7 +134,7 @@ class Visit:
         return [
             one
             for one in dict.fromkeys(self.names)
-            if one in self.required or not now < progress.left_out.get(one, 0.0) <= now + LEFT_OUT_SECONDS
+            if one in self.required or not now < progress.left_out.get(one, 0.0) <= now + 2 * LEFT_OUT_SECONDS
         ]
 
     def _keep(self, progress: CertificateProgress) -> None:
@@ -310,6 +310,8 @@ class Visit:
             faults.append(str(failed))
             if failed.retry_seconds is not None:
                 retries.append(failed.retry_seconds)
+            if failed.names:  # with these it has come to its end
+                progress.order = {}
             return failed.names
         except (GivenUp, OSError, ValueError) as error:
             faults.append(str(error))

@@ -24,6 +24,7 @@ from mailserver.tls import Certificates
 
 __all__ = ["acme_settings", "make_acme"]
 
+AUTHORITY_PORT = 53
 THREADS = 2  # one more for when the first hangs
 
 
@@ -173,7 +174,7 @@ def _seen(configuration: Configuration) -> Any:
     from mailserver.doctor.asking import SeenLive
     from mailserver.doctor.configured import recursive_servers
 
-    return SeenLive(recursive_servers(configuration))
+    return SeenLive(recursive_servers(configuration), port=AUTHORITY_PORT)
 
 
 def _octets(path: str) -> bytes:

@@ -20,9 +20,9 @@ __all__ = ["Pebble"]
 
 
 class Pebble:
-    """Started once for a module's tests.  `http_port` and `tls_port` are where it looks for challenges."""
+    """`names_by` is the name server that it asks, in the place of one of its own.  `http_port` and `tls_port` are where it looks for challenges."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, names_by: str = "", **environment: str) -> None:
         pebble, names = require_tool("pebble"), require_tool("pebble-challtestsrv")
         self.folder = Path(tempfile.mkdtemp(prefix="pebble-"))
         self.port, self.http_port, self.tls_port, self._management = free_port(), free_port(), free_port(), free_port()
@@ -39,12 +39,12 @@ class Pebble:
         }}))  # fmt: skip
         self.log = open(self.folder / "log", "wb")
         own = dict(os.environ, PEBBLE_VA_NOSLEEP="1", PEBBLE_WFE_NONCEREJECT="20", PEBBLE_AUTHZREUSE="0") | environment
-        self._processes = [
+        self.processes = [
             subprocess.Popen(words, env=own, stdout=self.log, stderr=self.log)
             for words in (
                 [names, "-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "",
                  "-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{self._names_management}"],
-                [pebble, "-config", str(self.folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns}"],
+                [pebble, "-config", str(self.folder / "pebble.json"), "-dnsserver", names_by or f"127.0.0.1:{dns}"],
             )
         ]
         self.directory = f"https://localhost:{self.port}/dir"
@@ -72,7 +72,7 @@ class Pebble:
 
     def stop(self) -> None:
         """End it."""
-        for process in self._processes:
+        for process in self.processes:
             process.kill()
             process.wait()
         self.log.close()

@@ -32,7 +32,7 @@ KILLING = (
     "test_kills_under_load_lose_nothing_and_double_only_what_was_on_its_way",
     "tests.relay.test_relay.ManyDestinations",
     "tests.scenarios.test_reports.Reports.test_a_kill_loses_no_report", "tests.queue.test_disk",
-    "tests.scenarios.test_backup", "tests.scenarios.test_rename",
+    "tests.scenarios.test_backup", "tests.scenarios.test_rename", "tests.scenarios.test_acme", "tests.acme.test_faults",
 )  # fmt: skip
 SLICE_SECONDS = 70.0  # in which a piece begins something new …
 SLICE_SECONDS_MOST = 110.0  # … and a process of it is given up
