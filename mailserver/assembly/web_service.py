@@ -52,6 +52,7 @@ class WebService:
         self.hand_over = server.web = WebHandOver(self._link)
         self._run_in_thread = server.pools.of("web", 2)
         self._configuration: Configuration | None = None  # None: nobody is served
+        self._is_open = False  # its process is started, or waited for
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: WebSocket | None = None
         self._timer: Any = None
@@ -73,20 +74,27 @@ class WebService:
         if all(one.service != "web" for one in configuration.listen):
             self.stop()
             return
-        is_first, self._configuration = self._configuration is None, configuration
+        self._configuration = configuration
         self._put(**members_by(configuration))
         self._listen(configuration)
         await self._read_certificate()
-        self.say_health()
-        if is_first:
-            self._server.processes.kept_elsewhere["web"] = lambda: self.missing
-            self._health.start(HEALTH_SECONDS, now=False)
-            self._files.start(FILES_SECONDS, now=False)
+        if self._configuration is not configuration or self._is_open:  # a stop has come meanwhile; or there is a process already
+            self.say_health()
+            return
+        try:
             self._open(configuration)
+        except (StartError, OSError):
+            self.stop()
+            raise
+        self._is_open = True
+        self._server.processes.kept_elsewhere["web"] = lambda: self.missing
+        self._health.start(HEALTH_SECONDS, now=False)
+        self._files.start(FILES_SECONDS, now=False)
+        self.say_health()
 
     def stop(self) -> None:
         """The process ends as it sees the end of its socket."""
-        self._configuration = None
+        self._configuration, self._is_open = None, False
         self._server.processes.kept_elsewhere.pop("web", None)
         for call in (self._health, self._files):
             if call.running:

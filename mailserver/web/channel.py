@@ -240,7 +240,8 @@ class HTTPFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """A connection; `addr` is its client's."""
-        return _Channel(self, str(getattr(addr, "host", "unix")))
+        address = str(getattr(addr, "host", "unix"))
+        return _Channel(self, address.removeprefix("::ffff:") if "." in address else address)  # IPv4 on a socket of IPv6
 
     def tell(self, step: str, channel: _Channel, **fields: Any) -> None:
         """A line about a connection."""

@@ -1,17 +1,15 @@
-"""What user agents read of a domain by draft-ietf-mailmaint-pacc: JSON, whose digest the DNS may show.
+"""What user agents read of a domain by draft-ietf-mailmaint-pacc: JSON, whose digest the DNS shows (``_ua-auto-config``).
 
 It can name services with TLS from the first octet on, on the protocol's own port alone.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 
 from mailserver.web.content import ClientSettings
 
-__all__ = ["digest_record", "user_agent_configuration"]
+__all__ = ["user_agent_configuration"]
 
 PORTS = {"imap": 993, "pop3": 995, "smtp": 465}
 NAME_CHARACTERS = 60
@@ -29,8 +27,3 @@ def user_agent_configuration(domain: str, settings: ClientSettings) -> bytes:
         "info": {"provider": {"name": domain[:NAME_CHARACTERS]}},
     }
     return json.dumps(document, indent=2).encode("ascii") + b"\n"
-
-
-def digest_record(document: bytes) -> str:
-    """The TXT record of ``_ua-auto-config.DOMAIN`` for the document."""
-    return f"v=UAAC1; a=sha256; d={base64.b64encode(hashlib.sha256(document).digest()).decode('ascii')}"
