@@ -168,7 +168,7 @@ def _tried(configuration: Configuration, facts: DomainFacts, seen: SeenLive) -> 
     def ask(command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
         try:
             return ask_server(configuration.data, command, {**arguments})
-        except ControlError:
+        except (ControlError, OSError):
             return None
 
     seen.last(SECONDS)

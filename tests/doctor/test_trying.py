@@ -42,6 +42,7 @@ class Host:
         if link:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(link)
+            self.context.minimum_version = ssl.TLSVersion.TLSv1_3
         self.contents = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
@@ -97,6 +98,18 @@ class Host:
 
 def no(sender: str, recipient: str) -> str:
     return "250 yes" if recipient == "postmaster@example.org" else "550 5.7.1 no"
+
+
+CONTEXT = ssl.create_default_context
+
+
+def only_old() -> ssl.SSLContext:
+    """Of a client that speaks a version which the host does not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Trying(SynchronousTestCase):
@@ -201,7 +214,12 @@ class Trying(SynchronousTestCase):
         ):
             found = self.starttls(link)
             self.assertEqual((found.fault, found.is_advice), (fault, False))
+        self.assertEqual(self.starttls(chain_of(pair, name, leaf_days=(1, 9), now=now)[0]).fault, "starttls-certificate-early")
         self.assertEqual(self.starttls(right, chain=(self.root.der,)).fault, "starttls-other")
+        self.patch(ssl, "create_default_context", lambda cafile=None: only_old())
+        found = self.starttls(right)
+        self.assertEqual((found.fault, found.why), ("starttls-fails", "no TLS comes about: tlsv1 alert protocol version"))
+        self.patch(ssl, "create_default_context", CONTEXT)
         self.assertEqual(self.starttls(chain_of(pair, name, leaf_days=(-80, 5), now=now)[0]).fault, "starttls-certificate-ends")
 
     def test_a_list_that_cannot_be_believed_says_nothing_about_us(self) -> None:
