@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mailserver.accounts.entry import Account
 from mailserver.authentication.app_passwords import SCOPES, AppPassword
@@ -56,6 +56,15 @@ class Edit:
         _, last = self._extent(self._own)
         self._insert(last, ["", *app_password_table(self.account.address, one)])
         return "".join(self.rows)
+
+    def with_lines(self, lines: Mapping[str, Sequence[str]]) -> str:
+        """The text with lines at the top of accounts' own tables, by their addresses."""
+        end = "\r\n" if self.rows and self.rows[0].endswith("\r\n") else "\n"
+        behind = {self._header(("account", address)): new for address, new in lines.items()}
+        return "".join(
+            row if n not in behind else "".join([row if row.endswith("\n") else row + end, *[line + end for line in behind[n]]])
+            for n, row in enumerate(self.rows)
+        )
 
     def without(self, path: KeyPath) -> str:
         """The text without this table and those below it."""

@@ -196,6 +196,22 @@ class AccountsFile:
             self._replace(f"{text}{gap}{tables}", {one.address: one for one in (*there.values(), *added.values())})
             return tuple([one.address for one in added.values()])
 
+    def give_passwords(self, passwords: Mapping[str, Password]) -> tuple[str, ...]:
+        """Give passwords to accounts that have none, all in one change; return their addresses.  The others stay as they are."""
+        wanted_by = {key_of(address): words for address, words in passwords.items()}
+        with self._locked():
+            text = self._text()
+            accounts = parse_accounts(text, self.path)
+            edit = Edit(self.path, text, Account(""), {})
+            lines: dict[str, list[str]] = {}
+            wanted = {one.address: one for one in accounts.values()}
+            for key, one in accounts.items():
+                if one.password is None and (words := wanted_by.get(key)) is not None:
+                    lines[one.address] = [f"{name} = {value}" for name, value in _password_lines(words) if value]
+                    wanted[one.address] = replace(one, password=words.hash, scram=words.scram, secret=words.secret)
+            self._replace(edit.with_lines(lines), wanted)
+            return tuple(lines)
+
     def remove(self, address: str) -> None:
         """Remove an account; the comments around it stay.  Raises `NoSuchAccount`."""
         with self._locked():

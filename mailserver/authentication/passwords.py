@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-__all__ = ["PASSWORD_OCTETS", "PasswordError", "hash_password", "is_hash", "needs_update", "verify_password"]
+__all__ = ["PASSWORD_OCTETS", "PasswordError", "hash_password", "is_comparable", "is_hash", "needs_update", "verify_password"]
 
 PASSWORD_OCTETS = 1024
 ARGON2_KIBIBYTES = 19 * 1024
@@ -41,6 +41,20 @@ def needs_update(hash: str) -> bool:
     """Whether the hash is outdated, so that the password should be hashed anew."""
     try:
         return bool(_context().needs_update(hash))
+    except (ValueError, TypeError):
+        return False
+
+
+def is_comparable(hash: str) -> bool:
+    """Whether passwords can be compared with the hash: its scheme is known, and it is one of that scheme's.  Does not hash."""
+    from passlib.registry import get_crypt_handler
+
+    scheme = _context().identify(hash)
+    if scheme is None:
+        return False
+    handler = get_crypt_handler(scheme)
+    try:
+        return not hasattr(handler, "from_string") or handler.from_string(hash).checksum is not None
     except (ValueError, TypeError):
         return False
 

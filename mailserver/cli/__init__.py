@@ -62,6 +62,8 @@ In the order in which they are read:
 * `restore`: ``mailserver restore``: a backup into a data folder that has no queue; all of it is held
 * `importing`: ``mailserver import``: configuration, accounts and mail of another mail system
 * `import_postfix`: ``mailserver import postfix``: a configuration of Postfix as one of ours
+* `import_passwd`: ``mailserver import dovecot-passwd``: accounts and passwords out of Dovecot's passwd-file
+* `import_mail`: ``mailserver import maildir | mbox``: mail of another mail store into an account's Maildir
 * `delivered_since`: which of a backup's messages have been delivered since
 * `traces`: ``mailserver traces``: the roads of messages as traces, to a collector of OpenTelemetry's
 * `checkpassword`: ``mailserver checkpassword``: DJB's checkpassword interface, as Dovecot uses it

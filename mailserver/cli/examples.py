@@ -34,6 +34,12 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "mailserver import postfix --output new.toml",
         "mailserver import postfix --root /mnt/old-server --data /var/lib/mailserver --output new.toml",
     ),
+    "mailserver import dovecot-passwd": ("mailserver import dovecot-passwd /etc/dovecot/users --domain example.org",),
+    "mailserver import maildir": ("mailserver import maildir /var/vmail/example.org/alice alice@example.org",),
+    "mailserver import mbox": (
+        "mailserver import mbox /var/mail/alice alice@example.org",
+        "mailserver import mbox old.mbox alice@example.org --folder Archive.2020",
+    ),
     "mailserver dkim new": ("mailserver dkim new example.org",),
     "mailserver dkim list": ("mailserver dkim list", "mailserver dkim list example.org --json"),
     "mailserver dkim dns": ("mailserver dkim dns example.org > records.zone",),

@@ -21,9 +21,9 @@ __all__ = ["FACES", "OWN_COMMANDS", "Refusal", "carry_out", "checked_commands", 
 
 # What `mailserver` itself understands: a component of such a name could not be reached.
 OWN_COMMANDS = frozenset(
-    "alias backup check checkpassword contacts decode dkim dmarc dns domain expect explain import learn list lockouts manual "
-    "plugins probe quarantine queue quickstart record records replay restore route selftest sendmail sink smarthost srs status "
-    "subaddress suppression tls-override tlsrpt traces user".split()
+    "alias backup certificate check checkpassword contacts decode dkim dmarc dns domain expect explain import learn list "
+    "lockouts manual plugins probe quarantine queue quickstart record records replay restore route selftest sendmail sink "
+    "smarthost srs status subaddress suppression tls-override tlsrpt traces user".split()
 )
 # Which of these ask a component that may be called so: its kind and its `use`.
 FACES = {"contacts": ("filter", "contacts"), "suppression": ("filter", "suppression")}
