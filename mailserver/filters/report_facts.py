@@ -6,12 +6,11 @@ beyond is counted and told.
 
 from __future__ import annotations
 
-import json
-
 from twisted.logger import Logger
 
 from mailserver.api import Clock, IStateStore
 from mailserver.filters.report_days import DAY_SECONDS
+from mailserver.mail.json_text import json_text
 
 __all__ = ["ENCODE", "KEPT_SECONDS", "ReportFacts"]
 
@@ -19,7 +18,7 @@ KEPT_SECONDS = 4.0 * DAY_SECONDS
 GROUPS_MOST = 5_000  # of a day
 REMEMBERED = 20_000  # keys that are known to be there
 PAGE = 10_000
-ENCODE = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+ENCODE = json_text()
 
 
 class ReportFacts:

@@ -25,6 +25,7 @@ In the order in which they are read:
 * `until`: deadlines on the wall clock, which people and time servers set
 * `quick`: frozen values that are made quickly
 * `cached`: an attribute that is computed once
+* `json_text`: JSON as text, for what is written with each message
 * `durable`: syncs the names of files, which a synced file can still lose
 * `dns_road`: the roads that have no message: what the DNS has said of a name
 * `fetched`: what was fetched from a web server

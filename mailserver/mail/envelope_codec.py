@@ -37,6 +37,7 @@ from mailserver.mail.envelope import (
     RecipientParameters,
     TLSFacts,
 )
+from mailserver.mail.json_text import json_text
 from mailserver.mail.parcel import Destination
 
 __all__ = ["UnknownVersion", "UnreadableEnvelope", "decode_envelope", "encode_envelope"]
@@ -49,7 +50,7 @@ NEWEST = WITH_QUIET
 NAMED_BY_INDEX = 1  # the last version whose releases named files in Maildirs so
 
 # ASCII with \u escapes: a lone surrogate (undecodable octets of a peer) survives the journey too.
-encode_json = json.JSONEncoder(ensure_ascii=True, check_circular=False, separators=(",", ":")).encode
+encode_json = json_text()
 
 
 class UnreadableEnvelope(ValueError):

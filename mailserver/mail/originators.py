@@ -12,6 +12,7 @@ meant in one way only is mended (`mailserver.mail.display_names`).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ __all__ = ["OriginatorError", "Originators", "mailboxes", "originators"]
 
 AUTHORS_MOST = 20
 FIELD_CHARACTERS = 10_000
+REMEMBERED = 1000  # lists: several filters ask about the same message, and most people write more than one
+REMEMBERED_CHARACTERS = 320
 COMMENT_DEPTH = 10
 LINE_CHARACTERS = 78  # RFC 5322 section 2.1.1
 LINE_OCTETS = 998
@@ -80,6 +83,10 @@ def originators(head: bytes, headers: Headers | None = None) -> Originators:
 
 def mailboxes(text: str) -> tuple[Address, ...]:
     """The addresses of a mailbox-list.  Raises `OriginatorError`, whose words begin in the middle of a sentence."""
+    return _remembered(text) if len(text) <= REMEMBERED_CHARACTERS else _mailboxes(text)
+
+
+def _mailboxes(text: str) -> tuple[Address, ...]:
     if len(text) > FIELD_CHARACTERS:
         raise OriginatorError("is too long")
     if CONTROL.search(text):
@@ -97,6 +104,9 @@ def mailboxes(text: str) -> tuple[Address, ...]:
         if text[at] != ",":
             raise OriginatorError("cannot be understood")
         at += 1
+
+
+_remembered = functools.lru_cache(REMEMBERED)(_mailboxes)
 
 
 def _field(headers: Headers, name: str, mended: dict[str, bytes]) -> tuple[tuple[Address, ...], str]:

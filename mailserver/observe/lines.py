@@ -7,13 +7,13 @@ peer says can command a terminal, end its line or look like another field.
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Mapping
-from json import encoder as json_encoder
+from collections.abc import Mapping
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
+
+from mailserver.mail.json_text import json_text
 
 __all__ = ["Stamps", "as_text", "encode_fields", "json_event", "json_step", "text_event", "text_step", "text_value"]
 
@@ -33,23 +33,7 @@ def as_text(value: object) -> str:
         return f"({type(value).__name__} without a text: {type(error).__name__})"
 
 
-ENCODER = json.JSONEncoder(
-    ensure_ascii=True, check_circular=False, allow_nan=False, separators=(",", ":"), default=as_text
-)
-
-
-def _encoding() -> Callable[[Any], str]:
-    """A JSON encoder.  `JSONEncoder.encode` makes a new C encoder for each call; keeping one halves the time of a step."""
-    make: Any = getattr(json_encoder, "c_make_encoder", None)
-    if make is None:
-        return ENCODER.encode
-    chunks = make(None, as_text, encode_basestring_ascii, None, ":", ",", False, False, False)
-    return lambda value: "".join(chunks(value, 0))
-
-
-encode_json = _encoding()
-
-
+encode_json = json_text(allow_nan=False, default=as_text)
 ENDS = tuple([f".{n:03d}Z" for n in range(1000)])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailserver.mail.answers import Accept, Defer, Discard, Finding, Quarantine, Refuse, Signal, Verdict
 from mailserver.mail.content import Content
 from mailserver.mail.edits import Edit, in_words
+from mailserver.mail.json_text import json_text
 from mailserver.mail.message_parts import BEYOND_BOUNDS
 from mailserver.mail.quick import quick
 from mailserver.mail.set_apart import Holder
@@ -19,8 +19,7 @@ __all__ = ["PASSED", "FilterAnswer", "Judgement", "judgement_of", "note_answers"
 OURS = "mailserver"  # who has found what no filter has said
 FACT_CHARACTERS = 900  # below what the log cuts values to
 HOLDS = (Refuse, Defer, Quarantine)
-# `json.dumps` would make one for each call.  Nothing in a fact refers to another thing in it.
-encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+encode = json_text()  # nothing in a fact refers to another thing in it
 PEER_FINDINGS_MOST = 1000  # a peer may say EHLO often, with a name that is found fault with each time
 
 
