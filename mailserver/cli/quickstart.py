@@ -156,6 +156,7 @@ def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: Q
         keys=os.path.abspath(options.keys or data + "-keys"), smarthost=smarthost, with_acme=not options.no_acme,
         with_web=not options.no_web, acme_directory=options.acme_directory or "", has_ipv6=host.has_ipv6,
         ports=asked.HousePorts() if host.uid == 0 or _may_listen_low() else asked.HIGH_PORTS,
+        with_web_unit=host.has_web_unit and not options.no_web and bool(user),
         local_programs=read_if_there(config) == for_programs(),
     )  # fmt: skip
     if before is None:

@@ -22,7 +22,7 @@ from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts, Off
 from mailserver.mail.dns_records import ServerAddress
 from mailserver.relay.own_ipv6 import kernels_address
 from mailserver.tls.identity import IdentityError, read_authorities
-from mailserver.tls.issued import account_url, issued_pair, next_spki, spki_of
+from mailserver.tls.issued import account_url, issued_pair, later_spki, next_spki, spki_of
 from mailserver.trust.signing_keys import read_keys
 
 __all__ = ["facts_of", "recursive_servers"]
@@ -82,6 +82,7 @@ def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str]
         chain=tuple([one.public_bytes(serialization.Encoding.DER) for one in chain]),
         spki=spki_of(chain[0].public_key()) if chain else "",
         next_spki=next_spki(configuration.keys_path, "mail") if configuration.by_acme is not None else "",
+        later_spki=later_spki(configuration.keys_path, "mail") if configuration.by_acme is not None else "",
         authorities=_authorities(configuration, chain),
         services=_services(configuration),
         dmarc_reports_to=_read_at(configuration, "dmarc_reports", domain),

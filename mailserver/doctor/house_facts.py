@@ -72,6 +72,7 @@ class DomainFacts:
     chain: tuple[bytes, ...] = ()
     spki: str = ""
     next_spki: str = ""
+    later_spki: str = ""
     authorities: tuple[CertificateAuthority, ...] = ()
     services: tuple[OfferedService, ...] = ()
     dmarc_reports_to: str = ""

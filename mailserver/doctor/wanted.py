@@ -105,8 +105,8 @@ def tls_report_record(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
 
 
 def tlsa_records(facts: DomainFacts) -> tuple[ZoneRecord, ...]:
-    """The key of the host's certificate and the next one: 3 1 1 (RFC 7672 section 3.1.1)."""
-    keys = [one for one in (facts.spki, facts.next_spki) if one]
+    """The key of the host's certificate, the next one, and one after it made ahead: 3 1 1 (RFC 7672 section 3.1.1)."""
+    keys = [one for one in (facts.spki, facts.next_spki, facts.later_spki) if one]
     return tuple([ZoneRecord(f"_{SMTP_PORT}._tcp.{facts.hostname}", "TLSA", f"3 1 1 {one}") for one in keys])
 
 

@@ -14,6 +14,7 @@ from typing import get_args
 
 from mailserver.config.draft import Draft
 from mailserver.config.schema import Configuration, ListenTable, TLSTable
+from mailserver.quickstart.system_files import WEB_GROUP, WEB_SOCKET
 from mailserver.quickstart.wishes import HousePorts, HouseWishes
 
 __all__ = [
@@ -82,6 +83,8 @@ def configuration_text(wishes: HouseWishes) -> str:
             text = uncommented(text, '#service  = "web"', above=1)
     if wishes.with_acme and understands_acme():
         text = uncommented(text, "#[tls]")
+    if wishes.with_web_unit:
+        text = text.replace("\n#[web]\n", f'\n[web]\nsocket       = "{WEB_SOCKET}"\nsocket_group = "{WEB_GROUP}"\n', 1)
     for use in REPORTS:  # these read the reports of others; none are sent before somebody says from which address
         text = re.sub(rf'(?m)^#(\[\[filter\]\].*)\n#(use +=) "{use}"', rf'\1\n\2 "{use}"', text)
     draft = Draft(text)

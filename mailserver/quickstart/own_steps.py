@@ -6,6 +6,7 @@ In the server's folders root acts as their owner: what that user puts there lead
 from __future__ import annotations
 
 import contextlib
+import grp
 import hashlib
 import os
 import pwd
@@ -20,8 +21,8 @@ from mailserver.config.fault import ConfigurationError
 from mailserver.processes.identity import as_owner_of
 from mailserver.quickstart.ledger import StepRecord
 from mailserver.quickstart.steps import Marks, changed_since, clear_drafts, digests_below, removed
-from mailserver.quickstart.system_files import account_line
-from mailserver.tls.issued import next_key
+from mailserver.quickstart.system_files import WEB_GROUP, account_line, account_lines
+from mailserver.tls.issued import later_key, next_key
 from mailserver.tls.self_signed import CERTIFICATE, KEY, self_signed_pair
 from mailserver.trust.signing_keys import make_keys
 
@@ -57,7 +58,8 @@ class SystemUserStep:
             comment, home = self._comment, "/nonexistent"
         if not self.is_there():
             if shutil.which("systemd-sysusers"):
-                self._run(["systemd-sysusers", "--inline", f'u {self._user} - "{comment}" {home}'])
+                ours = [f'u {self._user} - "{comment}" {home}']
+                self._run(["systemd-sysusers", "--inline", *(account_lines() if ours[0] == account_line() else ours)])
             elif shutil.which("useradd"):
                 shell = "/usr/sbin/nologin"
                 words = ["--system", "--user-group", "--no-create-home", "--home-dir", home, "--comment", comment]
@@ -82,6 +84,9 @@ class SystemUserStep:
         if not shutil.which("userdel"):
             return f"the user {self._user} stays: there is no userdel"
         self._run(["userdel", self._user])
+        with contextlib.suppress(KeyError):
+            if not self._comment and not grp.getgrnam(WEB_GROUP).gr_mem and shutil.which("groupdel"):
+                self._run(["groupdel", WEB_GROUP])
         return ""
 
     def _uid(self) -> int | None:
@@ -191,19 +196,20 @@ class CertificateStep:
 
 
 class NextKeyStep:
-    """The key of the first certificate from an authority, made ahead: the DNS can show it before it is used (DANE)."""
+    """The keys of the first certificate from an authority and of what follows: the DNS shows a key before it is used."""
 
     name = "next key"
 
     def __init__(self, keys: str) -> None:
-        self.words = f"the key of the first certificate by ACME, in {keys}"
+        self.words = f"the keys of the first certificates by ACME, in {keys}"
         self._keys = keys
-        self._path = os.path.join("acme", "mail.next.pem")
+        self._names = (os.path.join("acme", "mail.next.pem"), os.path.join("acme", "mail.later.pem"))
+        self._issued = os.path.join("acme", "mail.pem")
 
     def is_there(self) -> bool:
-        """That key, or one that is in use."""
+        """Both, or one that is in use."""
         with as_owner_of(self._keys):
-            return bool(digests_below(self._keys, (self._path, os.path.join("acme", "mail.pem"))))
+            return bool(digests_below(self._keys, (self._issued,))) or len(digests_below(self._keys, self._names)) == 2
 
     def found(self) -> Marks:
         """Nothing that is of use later."""
@@ -212,18 +218,23 @@ class NextKeyStep:
     def make(self, before: Marks) -> Marks:
         """Make it."""
         with as_owner_of(self._keys):
-            clear_drafts(os.path.join(self._keys, self._path))
+            self._clear()
             next_key(self._keys, "mail")
-            return {"files": digests_below(self._keys, (self._path,))}
+            later_key(self._keys, "mail")
+            return {"files": digests_below(self._keys, self._names)}
 
     def undo(self, record: StepRecord) -> str:
         """Remove it, unless there is a certificate by now."""
         with as_owner_of(self._keys):
-            clear_drafts(os.path.join(self._keys, self._path))
-            if digests_below(self._keys, (os.path.join("acme", "mail.pem"),)):
+            self._clear()
+            if digests_below(self._keys, (self._issued,)):
                 return f"{os.path.join(self._keys, 'acme')} stays: it has a certificate that was issued since"
-            files = digests_below(self._keys, (self._path,)) if record.marks is None else record.marks["files"]
+            files = digests_below(self._keys, self._names) if record.marks is None else record.marks["files"]
         return removed(self._keys, files, [os.path.join(self._keys, "acme")], self._keys)
+
+    def _clear(self) -> None:
+        for name in self._names:
+            clear_drafts(os.path.join(self._keys, name))
 
 
 class FirstAccountStep:

@@ -29,7 +29,14 @@ from mailserver.quickstart.own_steps import (
     SystemUserStep,
 )
 from mailserver.quickstart.steps import FileStep, FolderStep, Marks, QuickStep
-from mailserver.quickstart.system_files import UNIT_NAME, UNIT_PLACES, unit_text
+from mailserver.quickstart.system_files import (
+    UNIT_NAME,
+    UNIT_PLACES,
+    WEB_UNIT_NAME,
+    start_line,
+    unit_text,
+    web_unit_text,
+)
 from mailserver.quickstart.wishes import HouseWishes, WrongWish
 
 __all__ = ["DATA_MODE", "KEYS_MODE", "QuickHost", "config_folder_mode", "forbid", "steps_of", "this_host"]
@@ -37,7 +44,7 @@ __all__ = ["DATA_MODE", "KEYS_MODE", "QuickHost", "config_folder_mode", "forbid"
 # As debian/mailserver.postinst and docs/operating.md have them; others may pass through data only to sendmail's folder in it.
 DATA_MODE, OPEN_DATA_MODE, KEYS_MODE, CONFIG_MODE = 0o700, 0o711, 0o700, 0o755
 COMMAND_SECONDS = 60
-CONFIGURATION, UNIT = "configuration", "unit"
+CONFIGURATION, UNIT, WEB_UNIT = "configuration", "unit", "web unit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +58,7 @@ class QuickHost:
     has_systemd: bool
     systemd_runs: bool
     has_ipv6: bool
+    has_web_unit: bool = False
     run: Callable[[Sequence[str]], None]
     unit_places: Sequence[str] = UNIT_PLACES
 
@@ -65,7 +73,7 @@ def this_host() -> QuickHost:
         uid=os.geteuid(), home=os.path.expanduser("~"), twistd=os.path.join(programs, "twistd"),
         program="mailserver" if on_path is not None and os.path.realpath(on_path) == os.path.realpath(own) else own,
         has_systemd=runs or (shutil.which("systemctl") is not None and os.path.isdir(UNIT_PLACES[0])), systemd_runs=runs,
-        has_ipv6=_has_ipv6(), run=_run,
+        has_ipv6=_has_ipv6(), run=_run, has_web_unit=runs and shutil.which("systemd-sysusers") is not None,
     )  # fmt: skip
 
 
@@ -109,7 +117,7 @@ def steps_of(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None, p
     steps: list[QuickStep] = []
     if wishes.user:
         steps.append(SystemUserStep(wishes.user, (wishes.data, wishes.keys), host.run))
-        if wishes.with_web and understands_web():
+        if wishes.with_web and understands_web() and not wishes.with_web_unit:
             steps.append(SystemUserStep(f"{wishes.user}-web", (), host.run, "Mail server, web pages"))
     steps += [
         FolderStep("data folder", wishes.data, data_mode, owner),
@@ -119,25 +127,31 @@ def steps_of(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None, p
         *([NextKeyStep(wishes.keys)] if wishes.with_acme and understands_acme() else []),
         FirstAccountStep(wishes.accounts, wishes.data, wishes.address, password, is_told=is_told),
     ]
-    steps += _unit_step(wishes, host, ledger)
+    steps += _unit_steps(wishes, host, ledger)
     steps.append(FileStep(CONFIGURATION, wishes.config, configuration_text(wishes), may_replace=is_the_sample))
     return steps
 
 
-def _unit_step(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None) -> list[QuickStep]:
-    """A unit of ours, unless the package has brought one that starts the same."""
-    is_ours = ledger is not None and UNIT in ledger.steps
-    if not wishes.user or (not is_ours and (not host.has_systemd or _fitting_unit(wishes, host))):
-        return []
-    return [UnitStep(os.path.join(host.unit_places[0], UNIT_NAME), unit_text(wishes, host.twistd), host)]
+def _unit_steps(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None) -> list[QuickStep]:
+    """The units, but for those that the package has brought and that start the same."""
+    wanted = [(UNIT, UNIT_NAME, unit_text(wishes, host.twistd))] if wishes.user else []
+    if wishes.user and wishes.with_web_unit:
+        wanted.append((WEB_UNIT, WEB_UNIT_NAME, web_unit_text(host.twistd)))
+    begun = {} if ledger is None else ledger.steps
+    return [
+        UnitStep(step, os.path.join(host.unit_places[0], name), text, host)
+        for step, name, text in wanted
+        if step in begun or (host.has_systemd and start_line(_unit_there(host, name)) != start_line(text))
+    ]
 
 
 class UnitStep(FileStep):
     """The unit, which systemd is told of."""
 
-    def __init__(self, path: str, text: str, host: QuickHost) -> None:
-        super().__init__(UNIT, path, text)
+    def __init__(self, name: str, path: str, text: str, host: QuickHost) -> None:
+        super().__init__(name, path, text)
         self._host = host
+        self._unit = os.path.basename(path)
 
     def make(self, before: Marks) -> Marks:
         """Put it in place."""
@@ -149,23 +163,18 @@ class UnitStep(FileStep):
     def undo(self, record: StepRecord) -> str:
         """Take it away; nothing starts it any more."""
         if self._host.systemd_runs:
-            self._host.run(["systemctl", "disable", "--quiet", UNIT_NAME])
+            self._host.run(["systemctl", "disable", "--quiet", self._unit])
         why = super().undo(record)
         if self._host.systemd_runs:
             self._host.run(["systemctl", "daemon-reload"])
         return why
 
 
-def _fitting_unit(wishes: HouseWishes, host: QuickHost) -> bool:
-    """Whether the unit that systemd would take starts this server with this configuration."""
-    text = _unit_there(host)
-    return f"\nExecStart={host.twistd} -n mailserver --config {wishes.config}\n" in text
-
-
-def _unit_there(host: QuickHost) -> str:
+def _unit_there(host: QuickHost, name: str) -> str:
+    """The text of the unit that systemd would take, "" where there is none."""
     for place in host.unit_places:
         try:
-            with open(os.path.join(place, UNIT_NAME), encoding="utf-8", errors="replace") as file:
+            with open(os.path.join(place, name), encoding="utf-8", errors="replace") as file:
                 return file.read(1 << 20)
         except FileNotFoundError:
             continue
@@ -184,9 +193,10 @@ def forbid(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None) -> 
             if not is_the_sample(file.read(1 << 24)):
                 words = "`mailserver domain add` and `mailserver user add` change it, and `mailserver check` looks at it"
                 raise WrongWish(f"{wishes.config} is there already, and no quickstart has made it: nothing was touched; {words}")
-    own_unit = os.path.join(host.unit_places[0], UNIT_NAME)
-    if wishes.user and host.has_systemd and UNIT not in begun and os.path.lexists(own_unit) and not _fitting_unit(wishes, host):
-        raise WrongWish(f"{own_unit} is there already, and starts something else: nothing was touched")
+    for step in _unit_steps(wishes, host, ledger):
+        path = os.path.join(host.unit_places[0], UNIT_NAME if step.name == UNIT else WEB_UNIT_NAME)
+        if step.name not in begun and os.path.lexists(path):
+            raise WrongWish(f"{path} is there already, and starts something else: nothing was touched")
     if FirstAccountStep.name not in begun and os.path.exists(wishes.accounts):
         try:
             with as_owner_of(wishes.data):

@@ -9,17 +9,39 @@ from importlib.resources import files
 from mailserver.config.choice import INSTALLED
 from mailserver.quickstart.wishes import SYSTEM_DATA, HouseWishes
 
-__all__ = ["UNIT_NAME", "UNIT_PLACES", "account_line", "unit_text"]
+__all__ = [
+    "UNIT_NAME", "UNIT_PLACES", "WEB_GROUP", "WEB_SOCKET", "WEB_UNIT_NAME", "account_line", "account_lines", "start_line",
+    "unit_text", "web_unit_text",
+]  # fmt: skip
 
 UNIT_NAME = "mailserver.service"
+WEB_UNIT_NAME = "mailserver-web.service"
+WEB_SOCKET, WEB_GROUP = "/run/mailserver/web.sock", "mailserver-web-socket"
 UNIT_PLACES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")  # systemd takes the first
 OPT = "/opt/mailserver/bin/twistd"
+OPT_PYTHON = "/opt/mailserver/bin/python"
+
+
+def account_lines() -> list[str]:
+    """What systemd-sysusers makes the account and the group from."""
+    text = files("mailserver.quickstart").joinpath("sysusers.conf").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def account_line() -> str:
-    """What systemd-sysusers makes the account from."""
-    text = files("mailserver.quickstart").joinpath("sysusers.conf").read_text(encoding="utf-8")
-    return next(line for line in text.splitlines() if line.startswith("u "))
+    """That of the account."""
+    return next(line for line in account_lines() if line.startswith("u "))
+
+
+def web_unit_text(twistd: str) -> str:
+    """The unit of the web process."""
+    text = files("mailserver.quickstart").joinpath(WEB_UNIT_NAME).read_text(encoding="utf-8")
+    return text.replace(OPT_PYTHON, _word(os.path.join(os.path.dirname(twistd), "python")), 1)
+
+
+def start_line(text: str) -> str:
+    """What a unit starts, "" where it does not say."""
+    return next((line for line in text.splitlines() if line.startswith("ExecStart=")), "")
 
 
 def unit_text(wishes: HouseWishes, twistd: str) -> str:

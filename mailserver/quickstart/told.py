@@ -44,7 +44,7 @@ def settings_lines(wishes: HouseWishes, facts: DomainFacts) -> list[str]:
 def start_command(wishes: HouseWishes, host: QuickHost) -> str:
     """What starts the server."""
     if wishes.user and host.systemd_runs:
-        return "systemctl enable --now mailserver"
+        return "systemctl enable --now mailserver" + (" mailserver-web" if wishes.with_web_unit else "")
     words = [host.twistd, "-n", *(["--uid", wishes.user, "--gid", wishes.user] if wishes.user else []), "mailserver"]
     return shlex.join([*words, *config_words(wishes)])
 

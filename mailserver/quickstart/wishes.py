@@ -46,7 +46,8 @@ class HouseWishes:
 
     `config`, `data` and `keys` are absolute paths; `user` is the system user who runs the server, "" for whoever runs this.
     `addresses` are the host's own as the Internet sees them, where it does not know them itself; `behind_nat` says that it does
-    not, and that the DNS shall be believed.  `smarthost` is "" or ``HOST:PORT``, through which all mail leaves.
+    not, and that the DNS shall be believed.
+    `smarthost` is "" or ``HOST:PORT``, through which all mail leaves.  `with_web_unit`: the web process is a unit of its own.
     """
 
     address: str
@@ -65,6 +66,7 @@ class HouseWishes:
     ports: HousePorts = HousePorts()
     has_ipv6: bool = True
     local_programs: bool = False
+    with_web_unit: bool = False
 
     @property
     def accounts(self) -> str:

@@ -2,6 +2,7 @@
 
     KEYS/acme/mail.pem         the key, the certificate, its chain: in one file, so that they fit together at any time
     KEYS/acme/mail.next.pem    the key that will follow; before the first certificate it is the first
+    KEYS/acme/mail.later.pem   the one after that, where it was made ahead: before the first certificate the DNS shows both
     KEYS/acme/web.pem, …       the same, of the names of the web listener
 
 A renewal keeps the key.  When the next key is taken into use, its certificate's file has it, and another next key is made: which
@@ -27,6 +28,8 @@ __all__ = [
     "account_path",
     "account_url",
     "issued_pair",
+    "later_key",
+    "later_spki",
     "next_key",
     "next_spki",
     "read_issued",
@@ -79,14 +82,34 @@ def settle_next_key(keys_directory: str, name: str, identity: Identity | None) -
     key = next_key(keys_directory, name)
     if identity is None or spki_of(key.public_key()) != spki_of(identity.key.public_key()):
         return key
-    os.unlink(_next_path(keys_directory, name))
+    try:
+        os.rename(_later_path(keys_directory, name), _next_path(keys_directory, name))
+    except FileNotFoundError:
+        os.unlink(_next_path(keys_directory, name))
     return next_key(keys_directory, name)
+
+
+def later_key(keys_directory: str, name: str) -> None:
+    """Make the key after the next ahead, unless it is there: the DNS can show it while nobody has a certificate yet."""
+    path = _later_path(keys_directory, name)
+    if not os.path.exists(path):
+        make_directory(os.path.dirname(path))
+        replace_file(path, _pem_of(ec.generate_private_key(ec.SECP256R1())), _for_its_owner)
 
 
 def next_spki(keys_directory: str, name: str) -> str:
     """As TLSA 3 1 1 has the key that comes next (RFC 6698 section 2.1); "" where there is none that can be read."""
+    return _spki_at(_next_path(keys_directory, name))
+
+
+def later_spki(keys_directory: str, name: str) -> str:
+    """The same of the key after that; "" where none was made ahead."""
+    return _spki_at(_later_path(keys_directory, name))
+
+
+def _spki_at(path: str) -> str:
     try:
-        with open(_next_path(keys_directory, name), "rb") as file:
+        with open(path, "rb") as file:
             return spki_of(serialization.load_pem_private_key(file.read(KEY_OCTETS), password=None).public_key())
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
         return ""
@@ -112,6 +135,10 @@ def spki_of(public_key: Any) -> str:
     """The SHA-256 of a public key's SubjectPublicKeyInfo, in lower-case hex."""
     octets = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(octets).hexdigest()
+
+
+def _later_path(keys_directory: str, name: str) -> str:
+    return os.path.join(keys_directory, FOLDER, f"{name}.later.pem")
 
 
 def _next_path(keys_directory: str, name: str) -> str:

@@ -14,10 +14,10 @@ from mailserver.plugins.catalogue import discover
 from mailserver.quickstart import plan
 from mailserver.quickstart.configuration_text import configuration_text, is_the_sample, sample
 from mailserver.quickstart.own_steps import SystemUserStep
-from mailserver.quickstart.system_files import UNIT_NAME, account_line, unit_text
+from mailserver.quickstart.system_files import UNIT_NAME, WEB_UNIT_NAME, account_line, unit_text, web_unit_text
 from mailserver.quickstart.told import next_commands
 from mailserver.quickstart.wishes import SYSTEM_DATA, HouseWishes, default_places
-from tests.quickstart.support import HouseCase
+from tests.quickstart.support import HouseCase, seen_of
 from tests.rfc_index import ROOT
 
 HOUSE = HouseWishes(
@@ -46,6 +46,8 @@ class OneSource(SynchronousTestCase):
         unit = unit_text(HOUSE, "/opt/mailserver/bin/twistd")
         ours = (ROOT / "etc" / UNIT_NAME).read_text()
         self.assertEqual(unit.splitlines()[1:], ours.splitlines()[1:])
+        self.assertEqual(web_unit_text("/opt/mailserver/bin/twistd"), (ROOT / "etc" / WEB_UNIT_NAME).read_text())
+        self.assertIn("ExecStart=/usr/lib/m/bin/python -P", web_unit_text("/usr/lib/m/bin/twistd"))
 
     def test_other_folders_are_writable_in_the_unit(self) -> None:
         house = HouseWishes(**(HOUSE.plain | {"data": "/srv/my mail", "keys": "/srv/100%", "ports": HOUSE.ports, "addresses": ()}))
@@ -101,6 +103,18 @@ class AsTheSystem(HouseCase):
         self.undone()
         self.assertIn(["systemctl", "disable", "--quiet", UNIT_NAME], self.ran)
         self.assertFalse(unit.exists())
+
+    def test_the_web_process_is_a_unit_of_its_own_where_systemd_runs(self) -> None:
+        self.host = plan.QuickHost(**{name: getattr(self.host, name) for name in plan.QuickHost.__slots__} | {"has_web_unit": True})
+        said = self.made()
+        self.assertIn('socket_group = "mailserver-web-socket"', self.config.read_text())
+        self.assertTrue((self.folder / "systemd" / WEB_UNIT_NAME).exists())
+        self.assertIn("systemctl enable --now mailserver mailserver-web", said.out)
+        before = seen_of(self.folder)
+        self.made()
+        self.assertEqual(seen_of(self.folder), before)
+        self.undone()
+        self.assertFalse((self.folder / "systemd" / WEB_UNIT_NAME).exists())
 
     def test_a_unit_that_starts_something_else_is_left_alone(self) -> None:
         unit = self.folder / "systemd" / UNIT_NAME
