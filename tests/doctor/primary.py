@@ -71,13 +71,13 @@ example.org. 300 IN MX 10 old.example.net.
 
 
 class Primary:
-    """knotd or named with the zone, for one test."""
+    """knotd or named with the zone, and perhaps more records in it, for one test."""
 
-    def __init__(self, test: SynchronousTestCase, program: str = "knotd") -> None:
+    def __init__(self, test: SynchronousTestCase, program: str = "knotd", *, more: str = "") -> None:
         path, folder = require_tool(program), Path(tempfile.mkdtemp(prefix="primary-"))
         test.addCleanup(rmtree, folder)
         self.server = ServerAddress("127.0.0.1", free_port())
-        (folder / "zone").write_text(ZONE)
+        (folder / "zone").write_text(ZONE + more)
         configuration = folder / "configuration"
         text = CONFIGURATION.format(folder=folder, port=self.server.port, secret=SECRET)
         if program == "named":

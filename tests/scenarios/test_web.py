@@ -16,10 +16,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography import x509
+
 from mailserver.control.server import ask
 from mailserver.doctor.policy_fetching import fetched
 from mailserver.trust.mta_sts import parse_policy
+from tests.acme.pebble import Pebble
+from tests.doctor.primary import Primary
 from tests.requires import require_root
+from tests.rounds import rounds
 from tests.scenarios.support import BASIC, ScenarioCase, Server, family, wait_until
 from tests.scenarios.test_root_process import RootProcessCase
 from tests.tls.authority import Authority
@@ -164,6 +169,40 @@ class Life(WebCase):
         script = f"import sys, mailserver.service, mailserver.assembly.web_service; print({modules!r} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
         self.assertEqual(done.stdout, "set()\n")
+
+
+class ByACME(WebCase):
+    """The names of the web get their certificate from a CA that looks at the web process."""
+
+    def test_a_ca_finds_the_challenge_and_what_it_issues_is_shown_without_a_restart(self) -> None:
+        pebble = Pebble()
+        self.addCleanup(pebble.stop)
+        zone = "".join(f"{name}.example.org. 300 IN A 127.0.0.1\n" for name in ("mx", "mta-sts", "autoconfig"))
+        primary = Primary(self, more=zone)
+        text = WEB.replace('tls = "none"', 'tls = "starttls"') + (
+            f'[dns]\nservers = ["{primary.server}"]\ndaily_look = false\n'
+            f'[acme]\ndirectory = "{pebble.directory}"\nca_file = "{pebble.ca_file}"\n'
+        )
+        for challenge in ("http-01", "tls-alpn-01")[: 1 if rounds(1) == 1 else 2]:
+            server = self.prepare(text + f'challenge = "{challenge}"\n')
+            server.ports |= {"webport": pebble.http_port, "webtlsport": pebble.tls_port}
+            server.configure(text + f'challenge = "{challenge}"\n')
+            server.changed = SOON | {"mailserver.acme.service:FIRST_SECONDS": 0.1, "mailserver.assembly.acme:AUTHORITY_PORT": primary.server.port}
+            server.start()
+            names = wait_until(lambda server=server: self.issued_names(server), server.log, 30)
+            self.assertEqual(names, {"mta-sts.example.org", "autoconfig.example.org"})
+            server.stop()
+
+    def issued_names(self, server: Server) -> set[str]:
+        """Those of the certificate that is shown, once a CA has made it."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", server.ports["webtlsport"]), 10) as plain:
+            with context.wrap_socket(plain, server_hostname="mta-sts.example.org") as connection:
+                shown = x509.load_der_x509_certificate(connection.getpeercert(True) or b"")
+        if "Pebble" not in shown.issuer.rfc4514_string():
+            return set()
+        return set(shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName))
 
 
 class OfAUnit(WebCase):
