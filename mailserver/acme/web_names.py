@@ -12,6 +12,7 @@ from mailserver.plugins.awaiting import later
 __all__ = ["names_that_lead_here", "wanted_web_names"]
 
 LABELS = ("mta-sts", "autoconfig", "autodiscover")
+LESS_OFTEN_ASKED = "ua-auto-config"
 NAMES_MOST = 100  # in one certificate, of Let's Encrypt's usual profile
 NAMES_MOST_OF_NEW_PROFILES = 25
 NEW_PROFILES = ("tlsserver", "shortlived")
@@ -20,10 +21,11 @@ AT_ONCE = 20
 Query = Callable[[str, str], Awaitable[Answer]]
 
 
-def wanted_web_names(domains: Sequence[str], profile: str) -> list[str]:
-    """Of each domain in turn, as many as one certificate takes."""
+def wanted_web_names(domains: Sequence[str], profile: str, hostname: str = "") -> list[str]:
+    """As many as one certificate takes: those that others look for at each domain, then the host's and the domains' own."""
     most = NAMES_MOST_OF_NEW_PROFILES if profile in NEW_PROFILES else NAMES_MOST
-    return [f"{label}.{domain}" for domain in domains for label in LABELS][:most]
+    names = [f"{label}.{domain}" for domain in domains for label in LABELS] + ([hostname] if hostname else [])
+    return list(dict.fromkeys([*names, *domains, *[f"{LESS_OFTEN_ASKED}.{domain}" for domain in domains]]))[:most]
 
 
 async def names_that_lead_here(

@@ -111,7 +111,7 @@ class _Joined:
             return []
         domains = [name for name, table in configuration.domain.items() if not name.startswith("*.") and not table.disabled]
         names = await names_that_lead_here(
-            wanted_web_names(domains, settings.profile),
+            wanted_web_names(domains, settings.profile, settings.mail_names[0]),
             settings.mail_names[0],
             configuration.dns.public_addresses,
             self._server.resolver.query,

@@ -189,6 +189,7 @@ class WebNames(SynchronousTestCase):
         for known, wanted in ((frozenset(), names[:1]), (frozenset(names), [names[0], names[2]])):
             found = names_that_lead_here(names, "mail.example.org", (), query, known)
             self.assertEqual(self.successResultOf(Deferred.fromCoroutine(found)), wanted)
+        self.assertEqual(wanted_web_names(["a.example"], "", "mail.a.example")[3:], ["mail.a.example", "a.example", "ua-auto-config.a.example"])
         domains = [f"d{n}.example" for n in range(50)]
         self.assertEqual((len(wanted_web_names(domains, "")), len(wanted_web_names(domains, "shortlived"))), (100, 25))
 

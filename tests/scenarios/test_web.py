@@ -190,7 +190,7 @@ class ByACME(WebCase):
             server.changed = SOON | {"mailserver.acme.service:FIRST_SECONDS": 0.1, "mailserver.assembly.acme:AUTHORITY_PORT": primary.server.port}
             server.start()
             names = wait_until(lambda server=server: self.issued_names(server), server.log, 30)
-            self.assertEqual(names, {"mta-sts.example.org", "autoconfig.example.org"})
+            self.assertEqual(names, {"mta-sts.example.org", "autoconfig.example.org", "mx.example.org"})
             server.stop()
 
     def issued_names(self, server: Server) -> set[str]:
