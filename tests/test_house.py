@@ -369,7 +369,7 @@ class SystemdUnits(SynchronousTestCase):
     def test_the_server_is_asked_before_it_is_killed(self) -> None:
         service = self.unit("mailserver.service")["Service"]
         self.assertEqual(service["KillSignal"], "SIGTERM")
-        self.assertEqual(service["ExecReload"], "/bin/kill -HUP $MAINPID")
+        self.assertEqual(service["ExecReload"], "/bin/sh -c 'kill -HUP \"$MAINPID\"'")
 
     def test_the_service_never_runs_as_root_and_keeps_one_capability(self) -> None:
         service = self.unit("mailserver.service")["Service"]

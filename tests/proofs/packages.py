@@ -1,9 +1,10 @@
 """What we give to others: built twice and equal, installed from files alone in each Python, as a Debian package in a root of its own.
 
-    python -m tests.proofs packages [--scene equal|pythons|debian|quickstart]
+    python -m tests.proofs packages [--scene equal|pythons|debian|systemd|container|quickstart]
 
-``quickstart`` goes the README's road in such a root: the first mail goes out and comes in (`first_mail`).  It and ``debian`` take root and debootstrap (and fetches Debian's packages); PACKAGES_ROOT names a root that is there already, which is
-copied.  MAILSERVER_WHEELS names a folder with what release/requirements.lock pins, so that nothing is fetched from PyPI for the packages.
+``quickstart`` goes the README's road: the first mail goes out and comes in (`first_mail`).  All but the first two take root and
+debootstrap (and fetch Debian's packages), ``systemd`` also systemd-nspawn, ``container`` also buildah.  PACKAGES_ROOT names a root that is
+there already, which is copied, PACKAGES_BUILT a folder with the packages.  MAILSERVER_WHEELS names a folder with what release/requirements.lock pins, so that nothing is fetched from PyPI for the packages.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from release import dist
@@ -150,12 +151,33 @@ def serving(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             server.wait(60)
 
 
-def sent(port: int, subject: str) -> None:
+def until_deferred(inside: Callable[..., str]) -> None:
+    """A message waits for its next attempt."""
+    until = time.monotonic() + 30
+    while '"deferred"' not in inside("mailserver", "queue", "list", "--json"):
+        expect(time.monotonic() < until, "it does not wait in the queue")
+        time.sleep(0.2)
+
+
+def until_served(port: int) -> None:
+    """The server greets."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with smtplib.SMTP("127.0.0.1", port, timeout=20):
+                return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise Wrong(f"nobody listens: {error}") from error
+            time.sleep(0.2)
+
+
+def sent(port: int, subject: str, to: str = "alice@example.org") -> None:
     until = time.monotonic() + 60
     while True:
         try:
             with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
-                client.sendmail("bob@example.net", ["alice@example.org"], LETTER.format(subject))
+                client.sendmail("bob@example.net", [to], LETTER.format(subject))
                 return
         except OSError as error:
             if time.monotonic() > until:
@@ -172,22 +194,23 @@ def arrived(maildir: Path, count: int) -> None:
 
 def debian(work: Path) -> int:
     """Installed, used, installed again as a newer one, removed, purged; what must stay is there after each, what must go is not."""
-    expect(os.geteuid() == 0 and shutil.which("debootstrap") is not None, "this takes root and debootstrap")
-    packages = built(work)
-    newer = work / "newer"
-    newer.mkdir()
-    for package in packages.glob("*.deb"):
-        made_newer(package, newer)
+    packages, newer = made_packages(work)
     if shutil.which("lintian"):
         said = subprocess.run(["lintian", "--fail-on", "error", *packages.glob("*.deb")], capture_output=True, text=True, check=False)
         expect(said.returncode == 0, said.stdout)
-    root = fresh_root(work)
-    shutil.copytree(packages, root / "packages")
-    shutil.copytree(newer, root / "newer")
-    with ExitStack() as undo:
-        ran("mount", "-t", "proc", "proc", root / "proc")
-        undo.callback(ran, "umount", root / "proc")
+    root = fresh_root(work, packages, newer)
+    with with_proc(root):
         return installed_to_purged(root)
+
+
+def made_packages(work: Path) -> tuple[Path, Path]:
+    """The folder of the Debian packages, and that of the same as if they were the next version."""
+    expect(os.geteuid() == 0 and shutil.which("debootstrap") is not None, "this takes root and debootstrap")
+    packages, newer = built(work), work / "newer"
+    newer.mkdir()
+    for package in packages.glob("*.deb"):
+        made_newer(package, newer)
+    return packages, newer
 
 
 def built(work: Path) -> Path:
@@ -200,8 +223,8 @@ def built(work: Path) -> Path:
     return packages
 
 
-def fresh_root(work: Path) -> Path:
-    """A Debian in which nothing starts by itself."""
+def fresh_root(work: Path, *folders: Path) -> Path:
+    """A new Debian; the folders are below its root.  No service starts by itself in it."""
     root = work / "root"
     if ready := os.environ.get("PACKAGES_ROOT"):
         ran("cp", "-a", ready, root)
@@ -209,24 +232,21 @@ def fresh_root(work: Path) -> Path:
         ran("debootstrap", "--variant=minbase", DEBIAN, root, MIRROR, seconds=1200)
     (root / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
     (root / "usr/sbin/policy-rc.d").chmod(0o755)
+    for folder in folders:
+        shutil.copytree(folder, root / folder.name)
     return root
 
 
 def quickstart(work: Path) -> int:
     """Three commands in a fresh Debian, the records into a private DNS, and the first mail, in a network namespace."""
     expect(os.geteuid() == 0 and shutil.which("debootstrap") is not None, "this takes root and debootstrap")
-    root = fresh_root(work)
-    shutil.copytree(built(work), root / "packages")
+    packages = built(work)
+    root = fresh_root(work, packages)
     command = ["unshare", "--net", "--mount", "--uts", sys.executable, "-m", "tests.proofs.first_mail", str(root)]
-    with ExitStack() as undo:
-        ran("mount", "-t", "proc", "proc", root / "proc")
-        undo.callback(ran, "umount", root / "proc")
+    with with_proc(root):
         began = time.monotonic()
-        inside = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        install = ["apt-get", "-qq", "-y", "--no-install-recommends", "install"]
-        ran("chroot", root, "apt-get", "-qq", "update", **inside)
-        package = next((root / "packages").glob("mailserver_*.deb")).name
-        ran("chroot", root, *install, f"/packages/{package}", **inside)
+        apt_in(root, "update")
+        apt_in(root, "install", f"/{packages.name}/{next(packages.glob('mailserver_*.deb')).name}")
         print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
         print(done.stdout, flush=True)
@@ -234,22 +254,47 @@ def quickstart(work: Path) -> int:
     return 1
 
 
+@contextmanager
+def with_proc(root: Path) -> Iterator[None]:
+    """Meanwhile /proc is there."""
+    ran("mount", "-t", "proc", "proc", root / "proc")
+    try:
+        yield
+    finally:
+        ran("umount", root / "proc")
+
+
+def in_root(root: Path, *command: str, text: str = "") -> str:
+    """A command in the root, by chroot."""
+    return ran(
+        "chroot", root, *command, text=text, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8", PATH="/usr/sbin:/usr/bin:/sbin:/bin"
+    )
+
+
+def apt_in(root: Path, *words: str) -> str:
+    """apt-get in the root; a configuration that was changed stays."""
+    return in_root(root, "apt-get", "-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", *words)
+
+
 def made_newer(package: Path, target: Path) -> None:
-    """The same package, as if it were the next version."""
+    """The same package, as if it were the next version; its configuration says more."""
     tree = target / package.stem
     ran("dpkg-deb", "-R", package, tree)
     control = tree / "DEBIAN" / "control"
     control.write_text(control.read_text().replace(f"Version: {dist.version()}\n", f"Version: {dist.version()}+next\n"))
+    configuration = tree / "etc/mailserver/mailserver.toml"
+    if configuration.exists():
+        configuration.write_text(configuration.read_text() + "\n# The next version says this, too.\n")
     ran("dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, target / package.name)
     shutil.rmtree(tree)
 
 
 def installed_to_purged(root: Path) -> int:
     def inside(*command: str, text: str = "") -> str:
-        return ran("chroot", root, *command, text=text, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8", PATH="/usr/sbin:/usr/bin:/sbin:/bin")
+        return in_root(root, *command, text=text)
 
     def apt(*words: str) -> str:
-        return inside("apt-get", "-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", *words)
+        return apt_in(root, *words)
 
     room, data, port = root / "usr/lib/mailserver", root / "var/lib/mailserver", free_port()
     configuration = root / "etc/mailserver/mailserver.toml"
@@ -259,17 +304,26 @@ def installed_to_purged(root: Path) -> int:
     apt("update")
     apt("install", "/packages/mailserver_" + next((root / "packages").glob("mailserver_*.deb")).name.partition("_")[2])
     inside("mailserver", "user", "add", "alice@example.org", "--password-stdin", text="a long one, 1\n")
+    inside("mailserver", "user", "add", "bob@example.org", "--no-password")
     inside("mailserver", "check")
     said = configuration.read_text().replace('"tcp6:25"', f'"tcp:{port}:interface=127.0.0.1"')
     configuration.write_text(said.replace('"tcp6:465"', f'"tcp:{free_port()}:interface=127.0.0.1"'))
     with serving(server):
         sent(port, "one")
         arrived(maildir, 1)
+        (data / "mail/example.org/bob").write_text("no folder")
+        sent(port, "waits", "bob@example.org")
+        until_deferred(inside)
     kept = configuration.read_text()
     apt("install", *("/newer/" + path.name for path in (root / "newer").glob("*.deb")))
     expect("+next" in inside("dpkg-query", "-W", "mailserver"), "it was not upgraded")
     expect(configuration.read_text() == kept, "the upgrade changed the configuration")
+    expect(configuration.with_name("mailserver.toml.dpkg-dist").exists(), "the new configuration is not beside the operator's")
+    (data / "mail/example.org/bob").unlink()
     with serving(server):
+        until_served(port)
+        inside("mailserver", "queue", "retry", "--all")
+        arrived(data / "mail/example.org/bob", 1)
         sent(port, "two")
         arrived(maildir, 2)
         letter = "To: alice@example.org\nSubject: three\n\nFrom cron.\n"
@@ -285,7 +339,23 @@ def installed_to_purged(root: Path) -> int:
     return 1
 
 
-SCENES: dict[str, Callable[[Path], int]] = {"equal": equal, "pythons": pythons, "debian": debian, "quickstart": quickstart}
+def systemd(work: Path) -> int:
+    """The package's units, in a Debian that is booted: see `tests.proofs.under_systemd`."""
+    from tests.proofs.under_systemd import from_first_start_to_purge
+
+    return from_first_start_to_purge(work)
+
+
+def container(work: Path) -> int:
+    """The container file, built and run: see `tests.proofs.container`."""
+    from tests.proofs.container import built_and_run
+
+    return built_and_run(work)
+
+
+SCENES: dict[str, Callable[[Path], int]] = {
+    "equal": equal, "pythons": pythons, "debian": debian, "systemd": systemd, "container": container, "quickstart": quickstart
+}  # fmt: skip
 
 
 def prove(scene: str) -> tuple[int, str]:
