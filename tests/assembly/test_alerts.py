@@ -134,6 +134,7 @@ class Alerts(MonitoringCase):
             ("somebody who guesses", {"MailserverLoginsFail"}, self.guesses),
             ("a reactor that is held", {"MailserverReactorIsHeld"}, self.held_reactor),
             ("a log that is too slow", {"MailserverStepsAreLost"}, self.lost_steps),
+            ("no new certificate from the CA", {"MailserverCertificateLate"}, self.late_certificate),
             ("a process that is missing", {"MailserverProcessMissing"}, self.missing_process),
         ):
             await self.case(name, alerts, cause)
@@ -258,6 +259,10 @@ class Alerts(MonitoringCase):
         steps._waiting_max = 0
         steps.note("1K0WZ000000000M1", "lost")
         steps._waiting_max = most
+        return None
+
+    async def late_certificate(self) -> Any:
+        self.patch(self.server.acme, "figures", lambda: {"": {"late": 1}})
         return None
 
     async def missing_process(self) -> Any:
