@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -26,6 +27,7 @@ FIRST_SECONDS, LOOK_SECONDS = 1.0, 60.0
 VISIT_SECONDS = 900.0
 GRACE_SECONDS = 30.0  # for a thread that has been told to come to its end
 DAY_SECONDS = 86_400.0
+TROUBLE_SECONDS = 3600.0  # that looks themselves fail: a folder that cannot be written
 WORDS = {"mail": "the mail host", "web": "the web names"}
 
 
@@ -68,6 +70,8 @@ class AcmeService:
         self._one_at_a_time = DeferredLock()
         self.last: dict[str, Visited] = {}
         """What was there at the last look, by name."""
+        self._troubles: dict[str, tuple[float, str]] = {}  # looks that failed themselves: since when, and why
+        self._told: set[str] = set()
 
     # --- life ---
 
@@ -135,10 +139,20 @@ class AcmeService:
             allowance.end()
             raise CannotBeDone("the CA keeps us waiting beyond all bounds") from None
         self.last[visit.name] = found
+        self._troubles.pop(visit.name, None)
+        if found.has_changed and found.identity is not None:
+            self.log.info(
+                "a certificate for {names}, until {when}, from {directory}", names=", ".join(found.identity.names),
+                when=found.identity.expires.isoformat(), directory=found.progress.directory,
+            )  # fmt: skip
         if not self._stopped:
             await self._taken_up(found)
 
     def _tell(self, visit: Visit, error: Exception) -> None:
+        since, words = self._troubles.get(visit.name, (self._clock.seconds(), ""))
+        self._troubles[visit.name] = since, str(error) or type(error).__name__
+        if words == str(error):
+            return  # once is enough
         if isinstance(error, OSError | CannotBeDone | GivenUp):
             self.log.error("the certificate of {what} cannot be looked after: {error}", what=WORDS[visit.name], error=error)
         else:
@@ -180,6 +194,10 @@ class AcmeService:
     def problems(self) -> list[Problem]:
         """What postmaster should know: not each try that fails, but that the time for it is over."""
         found = []
+        for name, (since, why) in self._troubles.items():
+            if self._clock.seconds() - since >= TROUBLE_SECONDS:
+                title = f"the certificate of {WORDS[name]} cannot be looked after"
+                found.append(Problem("acme", f"{name} trouble", title, (why, "", "So it will not be renewed.")))
         for name, one in self.last.items():
             if one.is_late:
                 words = [f"There should be a new certificate for {WORDS[name]} by now, and there is none:", ""]
@@ -191,9 +209,10 @@ class AcmeService:
                 words.append(f"{one.progress.failures} tries have failed. `mailserver certificate list` tells more.")
                 title = f"no new certificate for {WORDS[name]}"
                 found.append(Problem("acme", name, title, tuple(words)))
-            for remark in one.progress.remarks:
+            for remark in {*one.progress.remarks} - self._told:
                 lines = (f"The certificate of {WORDS[name]}: {remark}", "", "`mailserver certificate list` tells more.")
-                found.append(Problem("acme", f"{name} {remark[:60]}", f"the certificate of {WORDS[name]}", lines))
+                told = partial(self._told.add, remark)
+                found.append(Problem("acme", f"{name} {remark[:60]}", f"the certificate of {WORDS[name]}", lines, told))
         return found
 
     def figures(self) -> dict[str, Any]:

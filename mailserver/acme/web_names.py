@@ -9,10 +9,11 @@ from twisted.internet.defer import DeferredList
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.plugins.awaiting import later
 
-__all__ = ["names_that_lead_here", "wanted_web_names"]
+__all__ = ["names_most", "names_that_lead_here", "wanted_web_names"]
 
-LABELS = ("mta-sts", "autoconfig", "autodiscover")
+LABELS = ("mta-sts", "autoconfig", "autodiscover")  # the first matters to other servers
 LESS_OFTEN_ASKED = "ua-auto-config"
+DOMAINS_MOST = 200  # each is five questions
 NAMES_MOST = 100  # in one certificate, of Let's Encrypt's usual profile
 NAMES_MOST_OF_NEW_PROFILES = 25
 NEW_PROFILES = ("tlsserver", "shortlived")
@@ -21,11 +22,16 @@ AT_ONCE = 20
 Query = Callable[[str, str], Awaitable[Answer]]
 
 
-def wanted_web_names(domains: Sequence[str], profile: str, hostname: str = "") -> list[str]:
-    """As many as one certificate takes: those that others look for at each domain, then the host's and the domains' own."""
-    most = NAMES_MOST_OF_NEW_PROFILES if profile in NEW_PROFILES else NAMES_MOST
-    names = [f"{label}.{domain}" for domain in domains for label in LABELS] + ([hostname] if hostname else [])
-    return list(dict.fromkeys([*names, *domains, *[f"{LESS_OFTEN_ASKED}.{domain}" for domain in domains]]))[:most]
+def wanted_web_names(hostname: str, domains: Sequence[str]) -> list[str]:
+    """All that the web listener has something to say about, what matters most first."""
+    some = domains[:DOMAINS_MOST]
+    names = [f"{label}.{domain}" for label in LABELS for domain in some]
+    return list(dict.fromkeys([*names, hostname, *some, *[f"{LESS_OFTEN_ASKED}.{domain}" for domain in some]]))
+
+
+def names_most(profile: str) -> int:
+    """How many names one certificate takes."""
+    return NAMES_MOST_OF_NEW_PROFILES if profile in NEW_PROFILES else NAMES_MOST
 
 
 async def names_that_lead_here(

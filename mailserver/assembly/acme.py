@@ -12,10 +12,11 @@ from twisted.logger import Logger
 
 from mailserver.acme.allowance import TimeAllowance
 from mailserver.acme.challenge import ChallengeAnswers
+from mailserver.acme.challenge_server import IChallengeServer
 from mailserver.acme.service import AcmeService
 from mailserver.acme.settings import AcmeSettings, AuthoritySettings
 from mailserver.acme.visit import Visit, Visited
-from mailserver.acme.web_names import names_that_lead_here, wanted_web_names
+from mailserver.acme.web_names import names_most, names_that_lead_here, wanted_web_names
 from mailserver.config import Configuration
 from mailserver.config.acme_endpoints import own_endpoints
 from mailserver.plugins.pools import Pools
@@ -25,11 +26,12 @@ from mailserver.tls import Certificates
 __all__ = ["acme_settings", "make_acme"]
 
 AUTHORITY_PORT = 53
+NAMES_SECONDS = 600.0
 THREADS = 2  # one more for when the first hangs
 
 
 class AcmeParts(Protocol):
-    """What is needed of the server.  `web` is the hand-over to the web process, None where there is none."""
+    """What is needed of the server.  `web` is the hand-over to the web process, whether there is one or not."""
 
     reactor: Any
     pools: Pools
@@ -37,6 +39,9 @@ class AcmeParts(Protocol):
     certificates: Certificates | None
     state: Any
     resolver: Any
+
+    @property
+    def web(self) -> IChallengeServer: ...
 
 
 def acme_settings(configuration: Configuration) -> AcmeSettings | None:
@@ -80,7 +85,9 @@ class _Joined:
     def __init__(self, server: AcmeParts, configuration: Callable[[], Configuration]) -> None:
         self._server = server
         self._configuration = configuration
-        self._web_names: frozenset[str] = frozenset()
+        self._web_names: list[str] = []
+        self._wanted: list[str] = []
+        self._named_at = 0.0
         self._handed_over: bytes = b""
 
     async def visits(self, allowance: TimeAllowance) -> Sequence[Visit]:
@@ -107,34 +114,30 @@ class _Joined:
         return found
 
     async def _names_of_web(self, configuration: Configuration, settings: AcmeSettings) -> list[str]:
-        if self._web is None or not any(str(one.service) == "web" and one.tls != "none" for one in configuration.listen):
+        """Looked for every ten minutes."""
+        has_tls = any(one.service == "web" and one.tls != "none" for one in configuration.listen)
+        if not has_tls or configuration.web.certificate is not None:
             return []
+        hostname, now = settings.mail_names[0], self._server.reactor.seconds()
         domains = [name for name, table in configuration.domain.items() if not name.startswith("*.") and not table.disabled]
-        names = await names_that_lead_here(
-            wanted_web_names(domains, settings.profile, settings.mail_names[0]),
-            settings.mail_names[0],
-            configuration.dns.public_addresses,
-            self._server.resolver.query,
-            self._web_names,
-        )
-        self._web_names = frozenset(names)
-        return names
-
-    @property
-    def _web(self) -> Any:
-        return getattr(self._server, "web", None)
+        wanted = wanted_web_names(hostname, domains)
+        if wanted != self._wanted or not 0 <= now - self._named_at < NAMES_SECONDS:
+            addresses, query = configuration.dns.public_addresses, self._server.resolver.query
+            names = await names_that_lead_here(wanted, hostname, addresses, query, frozenset(self._web_names))
+            self._web_names, self._wanted, self._named_at = names[: names_most(settings.profile)], wanted, now
+        return self._web_names
 
     async def taken_up(self, visited: Visited) -> None:
         """A certificate that is there is shown from now on, to connections that begin."""
         if visited.name == "mail":
             if self._server.certificates is not None:
                 await self._server.certificates.look_anew()
-        elif visited.identity is not None and self._web is not None:
+        elif visited.identity is not None:
             with_key = await self._server.pools.of("certificates")(_octets, visited.identity.pair.key)
             if with_key != self._handed_over:
                 self._handed_over = with_key
                 key, begin, chain = with_key.decode("ascii").partition("-----BEGIN CERTIFICATE-----")
-                self._web.change_certificate(begin + chain, key).addErrback(self._not_handed_over)
+                self._server.web.change_certificate(begin + chain, key).addErrback(self._not_handed_over)
 
     def _not_handed_over(self, failure: Any) -> None:
         """The next process gets it; there is none at this moment."""
@@ -159,9 +162,7 @@ class _Joined:
 
             kind = HTTPListener if settings.challenge == "http-01" else TLSListener
             return FromReactor(kind(settings.endpoints, self._listen, reactor), reactor.callFromThread, allowance)
-        if self._web is None:
-            raise OSError("the web listener does not run")
-        return FromReactor(ByWebListener(settings.challenge, self._web, reactor), reactor.callFromThread, allowance)
+        return FromReactor(ByWebListener(settings.challenge, self._server.web, reactor), reactor.callFromThread, allowance)
 
     def _listen(self, endpoint: str, factory: Any) -> Awaitable[Any]:
         """Through the root process where there is one: the port is below 1024."""

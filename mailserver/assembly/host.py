@@ -27,7 +27,8 @@ def make_folders(configuration: Configuration, owner: tuple[int, int]) -> None:
         make_directory(data)
         if os.geteuid() == 0 and owner != (-1, -1):
             os.chown(data, *owner, follow_symlinks=False)
-    if os.geteuid() == 0 and getattr(configuration.accounts.options, "recoverable", False):
+    keeps_keys = getattr(configuration.accounts.options, "recoverable", False) or configuration.by_acme is not None
+    if os.geteuid() == 0 and keeps_keys:
         make_folder(KeyPlace(configuration.keys_path, data), *owner)
 
 

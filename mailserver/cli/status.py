@@ -43,6 +43,8 @@ def show_status(options: argparse.Namespace) -> int:
         say("", "Mail is signed with keys that the DNS does not show: mailserver check names them.")
     if faulty := (figures.get("domains") or {}).get("faults"):
         say("", f"The DNS needs attention: mailserver dns {plain(next(iter(faulty)))} --try says what mends it.")
+    if any(one.get("late") for one in (figures.get("certificates") or {}).values()):
+        say("", "A new certificate should be there by now: mailserver certificate list says why it is not.")
     if (figures.get("relay") or {}).get("token_failures"):
         say("", "The issuer gives no new token for the smarthost: mailserver smarthost status, and the log, say why.")
     elif (figures.get("relay") or {}).get("token_seconds_left") == 0:
