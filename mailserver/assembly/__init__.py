@@ -15,6 +15,7 @@ In the order in which they are read:
 * `monitoring`: what the metrics listeners give out
 * `web`: what the web process is handed, and when
 * `web_service`: the web process: started, watched, started again, told what has changed
+* `web_log`: the log lines of a web process that we have started, read with suspicion
 * `web_socket`: the Unix socket to which the web process of a unit of its own connects
 * `ports`: the listeners' ports: bound, opened, changed by a reload, closed
 * `listeners`: a listener's table: who its proxies are, and the bounds on a connection

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from mailserver.assembly.ports import Ports
 from mailserver.assembly.server import Server
 from mailserver.assembly.web import CertificateSource, WebHandOver, members_by, root_starts_web, web_start
+from mailserver.assembly.web_log import WebLogReader
 from mailserver.assembly.web_socket import WebSocket
 from mailserver.config import Configuration
 from mailserver.plugins.life import StartError
@@ -219,16 +220,18 @@ class WebService:
                 self._in_thread(_see_off, process)
             return
         self._process = process
-        self._serve(end)
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        WebLogReader(self._server.reactor, ours)
+        self._serve(end, log=theirs)
 
-    def _serve(self, end: socket.socket) -> None:
+    def _serve(self, end: socket.socket, *, log: int = -1) -> None:
         if self._configuration is None:
             end.close()
             return
         if self._missing:
             self.log.warn("the web process runs again") if self._socket is None else self.log.info("the web process is here")
         self._missing = ""
-        self._link.serve(end)
+        self._link.serve(end, log=log)
 
     def _has_not_begun(self, failure: Failure) -> None:
         if self._configuration is None:

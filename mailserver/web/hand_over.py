@@ -66,15 +66,20 @@ class HandOver:
         self._exchange: ProcessExchange | None = None
         self._timer: Any = None
         self._number = 0
+        self._log = -1
 
     @property
     def is_served(self) -> bool:
         """There is a process."""
         return self._exchange is not None
 
-    def serve(self, end: socket.socket) -> None:
-        """This is a new process, which knows nothing yet.  One that was served before is given up."""
+    def serve(self, end: socket.socket, *, log: int = -1) -> None:
+        """This is a new process, which knows nothing yet.  One that was served before is given up.
+
+        `log` is the end of a pipe into which it is to write its lines; it is closed here once it is handed over.
+        """
         self.end()
+        self._log = log
         exchange = ProcessExchange(self._reactor, end, answer_octets_most=ANSWER_OCTETS, ended=self._has_ended)
         self._exchange = exchange
         exchange.watch()
@@ -108,6 +113,9 @@ class HandOver:
 
     def end(self) -> None:
         """Serve no longer.  The process sees the end, and ends."""
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._forget_timer()
@@ -122,19 +130,23 @@ class HandOver:
             return
         members = {name: self._members[name] for name in self._unsaid}
         self._unsaid = {}
-        names = list(self._unlistened)[:DESCRIPTORS]
+        log, self._log = self._log, -1
+        names = list(self._unlistened)[: DESCRIPTORS - 1]  # one for the log
         opened = {name: self._listening[name] for name in names if name in self._listening}
         for name in names:
             del self._unlistened[name]
         if names:
             members["closed"] = [name for name in names if name not in opened]
             members["opened"] = [[name, dict(one.settings)] for name, one in opened.items()]
+        if log >= 0:
+            members["log"] = True
         self._under_way += self._waiting
         self._waiting = []
         self._number += 1
         self._timer = self._clock.callLater(TAKEN_UP_SECONDS, self._is_late)
         with contextlib.ExitStack() as stack:
-            descriptors = [os.dup(one.descriptor) for one in opened.values()]
+            descriptors = [log] if log >= 0 else []
+            descriptors += [os.dup(one.descriptor) for one in opened.values()]
             for descriptor in descriptors:
                 stack.callback(os.close, descriptor)
             answer = exchange.ask(encoded(self._number, members), descriptors)

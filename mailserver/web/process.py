@@ -54,7 +54,7 @@ class WebProcess:
 
     def __init__(self, reactor: Any, web_log: WebLog) -> None:
         self._reactor = reactor
-        self._web_log = web_log
+        self.web_log = web_log
         self._content = WebContent()
         self._certificates = WebCertificates()
         self._room = WebRoom(connections=500, connections_per_network=50)
@@ -73,7 +73,7 @@ class WebProcess:
         if "limits" in members:
             self._room.connections_most, self._room.per_network_most = members["limits"]
         if "log_format" in members:
-            self._web_log.is_json = members["log_format"] == "json"
+            self.web_log.is_json = members["log_format"] == "json"
         for name in members.get("closed", ()):
             self._close(name)
         for (name, settings), descriptor in zip(members.get("opened", ()), descriptors, strict=True):
@@ -89,7 +89,7 @@ class WebProcess:
             room=self._room,
             clock=self._reactor,
             answering=self.answer,
-            tell=self._web_log.step,
+            tell=self.web_log.step,
             failed=lambda: self.log.failure("a request could not be answered"),
             https_port=settings.get("https_port"),
         )
@@ -99,7 +99,7 @@ class WebProcess:
             its = settings["proxies"]
             proxies = None if its is None else Networks(map(ipaddress.ip_network, its))
             factory = BehindProxyFactory(
-                factory, proxies=proxies, room=self._room, clock=self._reactor, tell=self._web_log.step
+                factory, proxies=proxies, room=self._room, clock=self._reactor, tell=self.web_log.step
             )
         with socket.socket(fileno=descriptor) as bound:
             if bound.family == socket.AF_UNIX:
@@ -172,6 +172,8 @@ class Hearing:
     def _take_up(self, frame: bytes) -> None:
         number, members = decoded(frame)
         count = len(members.get("opened", ()))
+        if members.pop("log", False):
+            self._process.web_log.relay(self._descriptors.pop(0))
         descriptors, self._descriptors = self._descriptors[:count], self._descriptors[count:]
         self._process.take_up(members, descriptors)
         said = said_number(number)
@@ -197,6 +199,13 @@ def settle(user: str) -> None:
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def _say_nothing() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
 def main(arguments: Sequence[str]) -> None:
     """The argument is the number of our end, or the path of the server's socket."""
     from twisted.internet import reactor
@@ -217,6 +226,8 @@ def main(arguments: Sequence[str]) -> None:
             sys.exit(os.EX_UNAVAILABLE)
     name_version(control)
     settle(json.loads(frames.receive(control)[0])["user"] if is_child else "")
+    if is_child:  # what it has to say goes through the pipe that comes with the first frame
+        _say_nothing()
     web_log = WebLog()
     globalLogBeginner.beginLoggingTo([web_log], redirectStandardIO=False, discardBuffer=True)
     running.addReader(Hearing(running, control, WebProcess(running, web_log)))

@@ -99,11 +99,12 @@ class HandOvers(SynchronousTestCase):
                 process = self.process()
                 first, second = self.heard(process), self.heard(process)
                 self.assertEqual(first["certificate"], ["CHAIN", "KEY"])
-                self.assertEqual([first["descriptors"], second["descriptors"]], [4, 2])
+                self.assertEqual([first["descriptors"], second["descriptors"]], [3, 3])
                 self.assertEqual([*first["opened"], *second["opened"]], [[f"tcp:{n}", {"tls": True}] for n in range(6)])
             self.hand_over.listen({"tcp:1": ListeningSocket(one.fileno(), {"tls": True})})
-            gone = self.heard(process)
-            self.assertEqual((gone["closed"], gone["opened"]), (["tcp:0", "tcp:2", "tcp:3", "tcp:4"], []))
+            gone = [self.heard(process) for _ in range(2)]
+            self.assertEqual([one["closed"] for one in gone], [["tcp:0", "tcp:2", "tcp:3"], ["tcp:4", "tcp:5"]])
+            self.assertEqual([one["opened"] for one in gone], [[], []])
 
     def test_files_are_shown_before_what_a_ca_has_issued_and_that_before_our_own(self) -> None:
         process = self.process()
@@ -124,6 +125,20 @@ class HandOvers(SynchronousTestCase):
             self.successResultOf(done)
             shown.append(self.web._content.certificate)
         self.assertEqual(shown, [own, files, files, issued, issued])
+
+    def test_the_pipe_for_its_lines_goes_with_the_first_frame_and_is_not_kept(self) -> None:
+        ours, theirs = os.pipe()
+        self.hand_over.put(a=1).addErrback(lambda _: None)
+        end, process = socket.socketpair()
+        self.addCleanup(process.close)
+        self.addCleanup(self.hand_over.end)
+        self.hand_over.serve(end, log=theirs)
+        first = self.heard(process)  # which closes what has come with it
+        self.assertEqual((first["log"], first["descriptors"]), (True, 1))
+        with open(ours, "rb") as lines:
+            self.assertEqual(lines.read(), b"")  # nobody holds the other end
+        self.hand_over.put(a=2)
+        self.assertNotIn("log", self.heard(process))
 
     def test_one_that_is_stopped_counts_as_dead_and_what_waits_fails(self) -> None:
         self.process()
