@@ -44,6 +44,7 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     )  # fmt: skip
     parser.add_argument("--nat", action="store_true", help="the host is behind a NAT, and the DNS shows its address already")
     parser.add_argument("--smarthost", metavar="HOST[:PORT]", help="all mail leaves by this host")
+    parser.add_argument("--imap", metavar="HOST[:PORT]", help="where users read their mail, a Dovecot")
     parser.add_argument("--no-acme", action="store_true", help="no certificates from an authority (ACME)")
     parser.add_argument("--acme-directory", metavar="URL", help="another authority than Let's Encrypt")
     parser.add_argument("--no-web", action="store_true", help="no listener for the web (policies, settings of mail programs)")
@@ -146,7 +147,7 @@ def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: Q
 
     address, domain = asked.checked_address(options.address)
     addresses = tuple([asked.checked_ip(one) for one in options.addresses])
-    smarthost = asked.checked_smarthost(options.smarthost) if options.smarthost else ""
+    smarthost = asked.checked_host_and_port(options.smarthost, 587) if options.smarthost else ""
     _, data, user = asked.default_places(host.uid, host.home)
     data = os.path.abspath(options.data or data)
     before = None if ledger is None else ledger.wishes
@@ -157,13 +158,14 @@ def _wishes(options: argparse.Namespace, config: str, host: QuickHost, ledger: Q
         with_web=not options.no_web, acme_directory=options.acme_directory or "", has_ipv6=host.has_ipv6,
         ports=asked.HousePorts() if host.uid == 0 or _may_listen_low() else asked.HIGH_PORTS,
         with_web_unit=host.has_web_unit and not options.no_web and bool(user),
+        imap=asked.checked_host_and_port(options.imap, 993) if options.imap else "",
         local_programs=read_if_there(config) == for_programs(),
     )  # fmt: skip
     if before is None:
         return wishes
     said = {"address": True, "hostname": options.hostname, "data": options.data, "keys": options.keys, "addresses": addresses}
     said |= {"behind_nat": options.nat, "smarthost": smarthost, "acme_directory": options.acme_directory}
-    said |= {"with_acme": options.no_acme, "with_web": options.no_web}
+    said |= {"imap": options.imap, "with_acme": options.no_acme, "with_web": options.no_web}
     other = [key for key, is_said in said.items() if is_said and getattr(before, key) != getattr(wishes, key)]
     if other:
         why = ", ".join(f"{key} {getattr(before, key)!r}, not {getattr(wishes, key)!r}" for key in other)

@@ -55,7 +55,7 @@ class DomainFacts:
     `addresses` are our own, as the Internet sees them.  Without `addresses_are_sure` they were found on the host's interfaces,
     and the host may have more; where there are none, those that the DNS shows are believed.
     `chain` is the host's certificate with its chain (DER, its own first).  `spki` and `next_spki` are the SHA-256 of its public
-    key and of the one that will follow it (lower-case hex, "" where there is none).
+    key and of the one that will follow it (lower-case hex, "" where there is none), `later_spki` of the one after that.
     With `serves_clients` our web service tells mail programs their settings.
     `policy` is the text of the MTA-STS policy that our own web service shows, "" where it shows none.
     `authorities` are the CAs that may make our certificates, as far as they are known: the one that we have first.

@@ -83,8 +83,10 @@ def configuration_text(wishes: HouseWishes) -> str:
             text = uncommented(text, '#service  = "web"', above=1)
     if wishes.with_acme and understands_acme():
         text = uncommented(text, "#[tls]")
-    if wishes.with_web_unit:
-        text = text.replace("\n#[web]\n", f'\n[web]\nsocket       = "{WEB_SOCKET}"\nsocket_group = "{WEB_GROUP}"\n', 1)
+    web = [f'socket       = "{WEB_SOCKET}"', f'socket_group = "{WEB_GROUP}"'] if wishes.with_web_unit else []
+    web += [f'imap         = "{wishes.imap}"'] if wishes.imap else []
+    if web and understands_web():
+        text = text.replace("\n#[web]\n", "\n" + "".join(line + "\n" for line in ("[web]", *web)), 1)
     for use in REPORTS:  # these read the reports of others; none are sent before somebody says from which address
         text = re.sub(rf'(?m)^#(\[\[filter\]\].*)\n#(use +=) "{use}"', rf'\1\n\2 "{use}"', text)
     draft = Draft(text)

@@ -15,6 +15,11 @@ from mailserver.quickstart.wishes import HouseWishes
 __all__ = ["client_settings", "new_password", "next_commands", "settings_lines", "start_command"]
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that looks like another
+SERVICES = {
+    "_submissions._tcp": ("outgoing", "TLS"), "_submission._tcp": ("outgoing", "STARTTLS"),
+    "_imaps._tcp": ("incoming", "TLS"), "_imap._tcp": ("incoming", "STARTTLS"),
+    "_pop3s._tcp": ("incoming", "TLS"), "_pop3._tcp": ("incoming", "STARTTLS"),
+}  # fmt: skip
 GROUPS, GROUP_LETTERS = 4, 5  # 99 bits
 
 
@@ -24,21 +29,23 @@ def new_password() -> str:
 
 
 def client_settings(wishes: HouseWishes, facts: DomainFacts) -> list[dict[str, Any]]:
-    """For each way to send: host, port, encryption, user.  The first is the one to be preferred (RFC 8314)."""
-    ways = sorted(facts.services, key=lambda one: one.service != "_submissions._tcp")
-    kinds = {"_submissions._tcp": "TLS", "_submission._tcp": "STARTTLS"}
-    return [
-        {"host": facts.hostname, "port": one.port, "tls": kinds[one.service], "user": wishes.address} for one in ways
-    ]
+    """For each service: direction, host, port, encryption, user.  TLS from the first octet on comes first (RFC 8314)."""
+    ways = sorted(facts.services, key=lambda one: SERVICES.get(one.service, ("", ""))[1] != "TLS")
+    found = []
+    for one in [one for one in ways if one.service in SERVICES]:
+        direction, tls = SERVICES[one.service]
+        host = one.host or facts.hostname
+        found.append({"for": direction, "host": host, "port": one.port, "tls": tls, "user": wishes.address})
+    return found
 
 
 def settings_lines(wishes: HouseWishes, facts: DomainFacts) -> list[str]:
     """The same for people."""
-    lines = [
-        f"  outgoing mail   {one['host']}, port {one['port']}, {one['tls']}, user {one['user']}"
-        for one in client_settings(wishes, facts)
-    ]
-    return [*lines, f"  incoming mail   by Dovecot over {wishes.data}/mail: docs/accounts.md says how it asks for these accounts"]
+    found = client_settings(wishes, facts)
+    lines = [f"  {one['for']} mail   {one['host']}, port {one['port']}, {one['tls']}, user {one['user']}" for one in found]
+    if all(one["for"] != "incoming" for one in found):
+        lines.append(f"  incoming mail   by Dovecot over {wishes.data}/mail: docs/accounts.md says how")
+    return lines
 
 
 def start_command(wishes: HouseWishes, host: QuickHost) -> str:

@@ -48,6 +48,7 @@ class HouseWishes:
     `addresses` are the host's own as the Internet sees them, where it does not know them itself; `behind_nat` says that it does
     not, and that the DNS shall be believed.
     `smarthost` is "" or ``HOST:PORT``, through which all mail leaves.  `with_web_unit`: the web process is a unit of its own.
+    `imap` is "" or ``HOST`` or ``HOST:PORT``, where users read their mail.
     """
 
     address: str
@@ -67,6 +68,7 @@ class HouseWishes:
     has_ipv6: bool = True
     local_programs: bool = False
     with_web_unit: bool = False
+    imap: str = ""
 
     @property
     def accounts(self) -> str:
@@ -165,11 +167,11 @@ def checked_ip(text: str) -> str:
         raise WrongWish(f"{text!r} is no IP address") from None
 
 
-def checked_smarthost(text: str) -> str:
-    """``HOST:PORT``; port 587 where none is said.  Raises `WrongWish`."""
+def checked_host_and_port(text: str, usual: int) -> str:
+    """``HOST:PORT``; the `usual` port where none is said.  Raises `WrongWish`."""
     host, colon, port = text.rpartition(":")
     if not colon:
-        host, port = text, "587"
+        host, port = text, str(usual)
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise WrongWish(f"{text!r}: say HOST or HOST:PORT")
     try:

@@ -49,13 +49,14 @@ class Making(HouseCase):
                 self.assertNotIn(password.encode(), path.read_bytes(), str(path))
 
     def test_it_prints_what_a_mail_program_and_the_dns_need_and_the_next_command(self) -> None:
-        said = self.made("--address", "198.18.0.1")
+        said = self.made("--address", "198.18.0.1", "--imap", "mail.example.org")
         self.assertIn("mail.example.org, port 465, TLS, user you@example.org", said.out)
         zone = run("dns", "example.org", "--zone", "--config", str(self.config)).out
         self.assertIn(zone, said.out)
         for wanted in (
             "example.org. 3600 IN MX 10 mail.example.org.", "mail.example.org. 3600 IN A 198.18.0.1", '"v=spf1 mx ~all"',
             '"v=spf1 a -all"', "_domainkey.example.org.", "v=DMARC1; p=none; rua=mailto:", "v=TLSRPTv1; rua=mailto:",
+            "mail.example.org. 3600 IN CAA 0 issue", "_mta-sts.example.org.", "autoconfig.example.org.", "autodiscover.example.org.",
             "_submissions._tcp.example.org.", "_submission._tcp.example.org.", "TLSA 3 1 1", "PTR mail.example.org.",
         ):  # fmt: skip
             self.assertIn(wanted, zone)
