@@ -64,6 +64,8 @@ In the order in which they are read:
 * `import_postfix`: ``mailserver import postfix``: a configuration of Postfix as one of ours
 * `import_passwd`: ``mailserver import dovecot-passwd``: accounts and passwords out of Dovecot's passwd-file
 * `import_mail`: ``mailserver import maildir | mbox``: mail of another mail store into an account's Maildir
+* `exporting`: ``mailserver export``: the house in a form that other programs can read
+* `import_house`: ``mailserver import house``: what ``export`` has written, on an empty machine
 * `delivered_since`: which of a backup's messages have been delivered since
 * `traces`: ``mailserver traces``: the roads of messages as traces, to a collector of OpenTelemetry's
 * `checkpassword`: ``mailserver checkpassword``: DJB's checkpassword interface, as Dovecot uses it

@@ -46,7 +46,8 @@ COMMANDS = {
     "queue": "list, show, retry, hold, release, bounce, drop or redirect what is waiting",
     "quarantine": "list, show, release or drop the copies that filters hold",
     "backup": "copy the queue of a server that may be running, and what else it keeps",
-    "import": "configuration, accounts and mail of another mail system",
+    "import": "configuration, accounts and mail of another mail system, or what export has written",
+    "export": "write the house in a form that others can read: configuration, accounts, records, mail",
     "restore": "put a backup into a data folder that has no queue; all of it is held",
     "checkpassword": "say whether a password is right, for Dovecot and others that ask in this way",
     "sendmail": "hand a message over, as the sendmail of other mail systems does",
@@ -63,7 +64,7 @@ COMMANDS = {
     "manual": "print the manual page, or completion for a shell",
 }
 MODULES = {  # a module `list` would hide the type from its package, and `import` is a word of the language
-    "list": "lists", "import": "importing", "tls-override": "tls_override",
+    "list": "lists", "import": "importing", "export": "exporting", "tls-override": "tls_override",
 }  # fmt: skip
 
 

@@ -36,6 +36,8 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "mailserver import dovecot-passwd": ("mailserver import dovecot-passwd /etc/dovecot/users --domain example.org",),
     "mailserver import maildir": ("mailserver import maildir /var/vmail/example.org/alice alice@example.org",),
+    "mailserver import house": ("mailserver import house /root/house --output /etc/mailserver/mailserver.toml",),
+    "mailserver export": ("mailserver export /root/house --mail --keys", "mailserver export house.tar --json"),
     "mailserver import mbox": (
         "mailserver import mbox /var/mail/alice alice@example.org",
         "mailserver import mbox old.mbox alice@example.org --folder Archive.2020",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mailserver.cli import import_mail, import_passwd, import_postfix
+from mailserver.cli import import_house, import_mail, import_passwd, import_postfix
 
 __all__ = ["add_to"]
 
@@ -17,3 +17,4 @@ def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None
     import_postfix.add_to(actions, common)
     import_passwd.add_to(actions, common)
     import_mail.add_to(actions, common)
+    import_house.add_to(actions, common)

@@ -20,7 +20,7 @@ from mailserver.processes.identity import as_owner_of
 if TYPE_CHECKING:
     import apsw
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "put_records"]
 
 Record = tuple[str, str, bytes]  # space, key, value
 SPACE_OCTETS_MOST = 255
@@ -73,26 +73,32 @@ def export_records(options: argparse.Namespace) -> int:
 
 def import_records(options: argparse.Namespace) -> int:
     """Put records back, in one transaction.  Return 1 where another value stands under a key, and nothing was changed."""
+    with _lines(options.file) as lines:
+        count = put_records(options.config, lines, replace=options.replace)
+    if options.json:
+        as_json({"records": count})
+    else:
+        say(f"{count} records are kept.")
+    return 0
+
+
+def put_records(config: str, lines: Iterable[str], *, replace: bool = False) -> int:
+    """Put the records of an export's lines into the records, all or none; return how many.  Raises `Unable`."""
     from mailserver.state_store.records_file import record_of, write_record
 
-    with _lines(options.file) as lines:
-        records = [_record(line, number) for number, line in enumerate(lines, 1) if line.strip()]
-    with opened(options.config, create=True) as connection:
+    records = [_record(line, number) for number, line in enumerate(lines, 1) if line.strip()]
+    with opened(config, create=True) as connection:
         if connection is None:
             raise Unable("there is no data folder")
         connection.execute("BEGIN IMMEDIATE")
         with connection:
             for space, key, value in records:
                 there = record_of(connection, space, key)
-                if there is not None and there != value and not options.replace:
+                if there is not None and there != value and not replace:
                     raise Unable(f"{plain(space)} has another value under {plain(key)!r}; nothing was changed (--replace)")
                 write_record(connection, space, key, value)
         connection.execute("COMMIT")
-    if options.json:
-        as_json({"records": len(records)})
-    else:
-        say(f"{len(records)} records are kept.")
-    return 0
+    return len(records)
 
 
 @contextmanager

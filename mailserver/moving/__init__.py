@@ -18,4 +18,5 @@ In the order in which they are read:
 * `maildir_source`: a Maildir with its folders, as another mail system has left it
 * `mbox_source`: an mbox file, read in pieces
 * `maildir_target`: puts messages into a Maildir of ours, each once
+* `export_form`: the portable form of a house: its names, and what is in them
 """

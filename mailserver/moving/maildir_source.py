@@ -29,11 +29,14 @@ KEYWORDS_OCTETS = 1 << 16
 
 
 class MaildirSource:
-    """The Maildir at `path`; `tell` hears of what cannot be read.  Raises OSError where it cannot be opened at all."""
+    """The Maildir at `path`, or the one that is open as `descriptor`; `tell` hears of what cannot be read.
 
-    def __init__(self, path: str, tell: Callable[[MailFault], None]) -> None:
+    Raises OSError where it cannot be opened at all.
+    """
+
+    def __init__(self, path: str, tell: Callable[[MailFault], None], *, descriptor: int = -1) -> None:
         self._path, self._tell = path, tell
-        self._fd = os.open(path, DIRECTORY)
+        self._fd = descriptor if descriptor >= 0 else os.open(path, DIRECTORY)
         self._keys = Keys("maildir")
         names = set(os.listdir(self._fd))
         self.is_one = "cur" in names or "new" in names or any(True for _ in self._folders())

@@ -21,7 +21,7 @@ __all__ = ["FACES", "OWN_COMMANDS", "Refusal", "carry_out", "checked_commands", 
 
 # What `mailserver` itself understands: a component of such a name could not be reached.
 OWN_COMMANDS = frozenset(
-    "alias backup certificate check checkpassword contacts decode dkim dmarc dns domain expect explain import learn list "
+    "alias backup certificate check checkpassword contacts decode dkim dmarc dns domain expect explain export import learn list "
     "lockouts manual plugins probe quarantine queue quickstart record records replay restore route selftest sendmail sink "
     "smarthost srs status subaddress suppression tls-override tlsrpt traces user".split()
 )
