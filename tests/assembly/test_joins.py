@@ -251,6 +251,6 @@ class Sandbox(SynchronousTestCase):
     def test_each_listener_has_a_port_of_its_own_that_nobody_has(self) -> None:
         with mock.patch.object(sandbox, "_is_free", lambda port: port not in (2525, 2526, 2587)):
             ports = sandbox._free_ports()
-        self.assertEqual(ports, {"mx": 2527, "submission": 2588, "submissions": 2465, "lmtp": 2424})
+        self.assertEqual(ports, {"mx": 2527, "submission": 2588, "submissions": 2465, "lmtp": 2424, "https": 8443, "http": 8080})
         with mock.patch.object(sandbox, "FIRST_PORTS", {"mx": 2525, "lmtp": 2525}), mock.patch.object(sandbox, "_is_free", lambda port: True):
             self.assertEqual(sandbox._free_ports(), {"mx": 2525, "lmtp": 2526})
