@@ -151,6 +151,7 @@ FAULTS = [
     Fault("caa-method", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue "letsencrypt.org; validationmethods=dns-01,tls-alpn-01"'], add='"letsencrypt.org; validationmethods=http-01"', remove="dns-01"),
     Fault("caa-account", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue "letsencrypt.org;accounturi=https://acme.example/acct/2"'], add="accounturi=https://acme.example/acct/1", remove="acct/2"),
     Fault("", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue "letsencrypt.org; validationmethods=http-01; accounturi=https://acme.example/acct/1"']),
+    Fault("", ["mail.example.org CAA"], ['mail.example.org CAA 0 issue "letsencrypt.org; validationmethods=dns-01"', 'mail.example.org CAA 0 issue "letsencrypt.org"']),
     Fault("", ["mail.example.org CAA"], advised="caa-missing"),
     Fault("srv-target", ["_submissions"], ["_submissions._tcp.example.org SRV 0 1 465 old.example.net"], add="SRV 0 1 465 mail.example.org.", remove="old.example.net."),
     Fault("srv-port", ["_submissions"], ["_submissions._tcp.example.org SRV 0 1 4650 mail.example.org"], add="SRV 0 1 465 mail.example.org."),

@@ -193,13 +193,15 @@ class Trying(SynchronousTestCase):
         (found,) = trials.of_domain()
         self.assertEqual((found.fault, found.verdict), ("arrival-unknown", RecordVerdict.UNKNOWN))
 
-    def starttls(self, link: Link | None, **facts: object) -> CheckedRecord:
+    def starttls(self, link: Link | None, *, has_policy: bool = True, **facts: object) -> CheckedRecord:
         path = Path(self.mktemp())
         path.write_bytes(link.pem if link else b"")
         roots = Path(self.mktemp())
         roots.write_bytes(self.root.pem)
         trials = self.trials(Host(no, link=str(path) if link else ""), facts=replace(FACTS, **facts), listeners=())  # type: ignore[arg-type]
         trials._ca_file = str(roots)
+        if not has_policy:
+            trials._seen = Table(LINES[:2])
         return next(one for one in trials.of_host() if one.group == "STARTTLS")
 
     def test_the_certificate_is_what_senders_who_verify_believe(self) -> None:
@@ -214,6 +216,8 @@ class Trying(SynchronousTestCase):
         ):
             found = self.starttls(link)
             self.assertEqual((found.fault, found.is_advice), (fault, False))
+            found = self.starttls(link, has_policy=False)
+            self.assertEqual((found.fault, found.is_advice), (fault, True))
         self.assertEqual(self.starttls(chain_of(pair, name, leaf_days=(1, 9), now=now)[0]).fault, "starttls-certificate-early")
         self.assertEqual(self.starttls(right, chain=(self.root.der,)).fault, "starttls-other")
         self.patch(ssl, "create_default_context", lambda cafile=None: only_old())
