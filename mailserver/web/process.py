@@ -31,7 +31,7 @@ from mailserver.mail.networks import Networks
 from mailserver.processes import frames
 from mailserver.processes.frames import DESCRIPTORS, LENGTH
 from mailserver.processes.privileged import become
-from mailserver.processes.spawning import name_version, outlive_signals
+from mailserver.processes.spawning import STARTER_GONE, name_version, outlive_signals
 from mailserver.processes.unix_port import listen_on
 from mailserver.web.answers import WebAnswer, WebRequest, answer
 from mailserver.web.certificates import WebCertificates, WebTLSFactory
@@ -199,6 +199,14 @@ def settle(user: str) -> None:
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def _user(control: socket.socket) -> str:
+    try:
+        instructions = frames.receive(control)[0]
+    except (EOFError, ConnectionError):  # whoever has started it waits no longer
+        sys.exit(STARTER_GONE)
+    return str(json.loads(instructions)["user"])
+
+
 def _say_nothing() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -225,7 +233,7 @@ def main(arguments: Sequence[str]) -> None:
             sys.stderr.write(f"mailserver web: the server is not to be reached at {place}: {error.strerror or error}\n")
             sys.exit(os.EX_UNAVAILABLE)
     name_version(control)
-    settle(json.loads(frames.receive(control)[0])["user"] if is_child else "")
+    settle(_user(control) if is_child else "")
     if is_child:  # what it has to say goes through the pipe that comes with the first frame
         _say_nothing()
     web_log = WebLog()

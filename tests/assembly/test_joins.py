@@ -148,7 +148,7 @@ class Host(SynchronousTestCase):
         work = Path(self.mktemp()).absolute()
         work.mkdir()
         accounts = SimpleNamespace(options=SimpleNamespace(**more))
-        return SimpleNamespace(data=str(work / "data"), keys_path=str(work / "keys"), accounts=accounts), work
+        return SimpleNamespace(data=str(work / "data"), keys_path=str(work / "keys"), accounts=accounts, by_acme=None), work
 
     def test_the_data_folder_is_made_for_its_owner_alone_and_one_that_is_there_stays(self) -> None:
         made, work = self.made()

@@ -22,6 +22,7 @@ LAUNCHER = ("mailserver.delivery.launcher", ())
 PAM = ("mailserver.authentication.pam", ("login", "1000"))
 ROOT = ("mailserver.processes.root", ("/nonexistent/mailserver.toml",))
 PLAN = ("mailserver.assembly.root_plan", ("/nonexistent/mailserver.toml",))
+WEB = ("mailserver.web.process", ())
 WRITER = ("mailserver.delivery.writer_process", ("{data}/{user}", "/nonexistent", "1", ""))
 
 
@@ -35,7 +36,7 @@ class NobodyWaits(SynchronousTestCase):
     def test_a_program_whose_starter_has_gone_ends_with_a_status_and_without_a_word(self) -> None:
         require_module("pamela")
         started = []
-        for module, arguments in (COURIER, LAUNCHER, PAM, ROOT, PLAN):
+        for module, arguments in (COURIER, LAUNCHER, PAM, ROOT, PLAN, WEB):
             ours, theirs = socket.socketpair()
             with theirs:
                 command, environment = program(module, [*arguments, str(theirs.fileno())])
@@ -48,11 +49,12 @@ class NobodyWaits(SynchronousTestCase):
             _, said = process.communicate(timeout=60)
             self.assertEqual((process.returncode, said), (STARTER_GONE, b""), module)
 
-    def test_a_launcher_that_gets_no_instructions_just_ends(self) -> None:
-        process, control = spawn(*LAUNCHER)
-        with control:
-            frames.exactly(control, VERSION_OCTETS)
-        self.assertEqual(process.wait(60), 0)
+    def test_one_that_gets_no_instructions_just_ends(self) -> None:
+        for (module, arguments), status in ((LAUNCHER, 0), (WEB, STARTER_GONE)):
+            process, control = spawn(module, arguments)
+            with control:
+                frames.exactly(control, VERSION_OCTETS)
+            self.assertEqual(process.wait(60), status, module)
 
 
 class FormerNames(SynchronousTestCase):
@@ -85,5 +87,5 @@ class FormerNames(SynchronousTestCase):
         self.assertEqual(process.wait(60), 0)
 
     def test_no_kind_of_process_has_another_name(self) -> None:
-        known = {module for module, _ in (COURIER, LAUNCHER, PAM, ROOT, PLAN, WRITER)}
+        known = {module for module, _ in (COURIER, LAUNCHER, PAM, ROOT, PLAN, WEB, WRITER)}
         self.assertLessEqual(set(KINDS.values()), known)
