@@ -20,12 +20,13 @@ __all__ = ["Pebble"]
 
 
 class Pebble:
-    """`names_by` is the name server that it asks, in the place of one of its own.  `http_port` and `tls_port` are where it looks for challenges."""
+    """Every name leads to `address`.  `names_by` is the name server that it asks, in the place of one of its own.  `http_port` and `tls_port` are where it looks for challenges."""
 
-    def __init__(self, names_by: str = "", **environment: str) -> None:
+    def __init__(self, names_by: str = "", *, address: str = "127.0.0.1", http_port: int = 0, **environment: str) -> None:
         pebble, names = require_tool("pebble"), require_tool("pebble-challtestsrv")
         self.folder = Path(tempfile.mkdtemp(prefix="pebble-"))
-        self.port, self.http_port, self.tls_port, self._management = free_port(), free_port(), free_port(), free_port()
+        self.port, self.tls_port, self._management = free_port(), free_port(), free_port()
+        self.http_port = http_port or free_port()
         dns, self._names_management = free_port(), free_port()
         authority = Authority("The CA's own https")
         pair = authority.leaf("localhost").write(str(self.folder))
@@ -42,7 +43,7 @@ class Pebble:
         self.processes = [
             subprocess.Popen(words, env=own, stdout=self.log, stderr=self.log)
             for words in (
-                [names, "-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "",
+                [names, "-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv4", address, "-defaultIPv6", "",
                  "-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{self._names_management}"],
                 [pebble, "-config", str(self.folder / "pebble.json"), "-dnsserver", names_by or f"127.0.0.1:{dns}"],
             )

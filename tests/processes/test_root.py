@@ -69,6 +69,11 @@ class Reading(SynchronousTestCase):
             plan(CONFIGURATION)["addresses"], {"tcp:25": ("0.0.0.0", 25), r"tcp6:2525:interface=\:\:1": ("::1", 2525)}
         )
 
+    def test_where_the_server_listens_while_a_ca_looks_is_among_them(self) -> None:
+        found = plan(CONFIGURATION + "[acme]\n")["addresses"]
+        self.assertEqual((found["tcp6:80"], found["tcp:80"]), (("::", 80), ("0.0.0.0", 80)))
+        self.assertEqual(plan(CONFIGURATION + '[acme]\nfolder = "/var/www"\n'), plan(CONFIGURATION))
+
     def test_unix_sockets_have_their_path_their_mode_and_whether_one_left_behind_is_replaced(self) -> None:
         for endpoint, path in (
             ("unix:/run/lmtp.sock", ("/run/lmtp.sock", 0o666, True)),

@@ -15,8 +15,11 @@ from twisted.trial.unittest import FailTest
 
 from tests.acme.pebble import Pebble
 from tests.doctor.primary import Primary
+from tests.ports import own_loopback
 from tests.rounds import rounds
 from tests.scenarios.support import BASIC, ScenarioCase, Server, wait_until
+from tests.scenarios.test_root_process import RootProcessCase
+from tests.scenarios.test_unprivileged import USER
 
 HOUSE = BASIC.replace('tls = "none"', 'tls = "starttls"') + """
 [dns]
@@ -76,6 +79,8 @@ class ByACME(ScenarioCase):
         server.start()
         self.assertEqual(self.shown(server).issuer, self.shown(server).subject)  # of its own making
         self.assertEqual(server.send(BODY).code, 250)
+        self.assertEqual(server.stop(), 0)  # nobody waits for the CA
+        server.restart()
         for process in self.pebble.processes:
             process.send_signal(signal.SIGCONT)
         first = self.issued(server)
@@ -112,6 +117,25 @@ class ByACME(ScenarioCase):
             server.launch()
         server.wait_until_it_greets()
         self.issued(server)
+
+
+class ByRoot(RootProcessCase):
+    """Port 80 belongs to root, which the server gives up."""
+
+    if rounds(1) > 1:
+
+        def test_the_root_process_binds_the_port_while_the_ca_looks(self) -> None:
+            address = own_loopback(80)
+            pebble, primary = Pebble(address=address, http_port=80), Primary(self)
+            self.addCleanup(pebble.stop)
+            text = HOUSE.replace("{http_port}:interface=127.0.0.1", f"80:interface={address}").replace("{dns}", str(primary.server))
+            server = self.installed(text.replace("{directory}", pebble.directory).replace("{ca_file}", "{work}/roots.pem"))
+            (server.work / "roots.pem").write_bytes(Path(pebble.ca_file).read_bytes())
+            server.start()
+            keys = Path(f"{server.work}/data-keys/acme/mail.pem")
+            wait_until(lambda: keys.exists() or "no certificate for" in server.log(), server.log, 60)
+            self.assertTrue(keys.exists(), server.log())
+            self.assertEqual((keys.stat().st_mode & 0o777, keys.parent.parent.stat().st_uid), (0o400, USER.pw_uid))
 
 
 class Sessions:
