@@ -37,7 +37,6 @@ __all__ = ["Authority", "Binding", "IssueFailed", "certificate_id_of"]
 ANSWER_OCTETS = 1 << 20
 ANSWER_SECONDS = 20.0
 NONCES = 5  # how often a request is made again with another one (RFC 8555 section 6.5)
-REDIRECTS = 3
 WORDS = 500
 FAULTS = (
     errors.Error, requests.RequestException, JoseError, OSError, ValueError, TypeError, KeyError, AttributeError,
@@ -76,7 +75,6 @@ class _Network(client.ClientNetwork):
         self._roots = ca_file or True
         self.retry_seconds: float | None = None
         self.session.trust_env = False  # neither a proxy nor a password of whoever has started us
-        self.session.max_redirects = REDIRECTS
         logging.getLogger("acme").setLevel(logging.INFO)  # it writes down whole answers
 
     def _send_request(self, method: str, url: str, *args: Any, **named: Any) -> requests.Response:
@@ -85,6 +83,7 @@ class _Network(client.ClientNetwork):
         seconds = self._pace.left(ANSWER_SECONDS)
         end = time.monotonic() + seconds
         named["verify"], named["stream"], named["timeout"] = self._roots, True, seconds
+        named["allow_redirects"] = False  # RFC 8555 knows none, and they might lead to a place without https
         named.setdefault("headers", {}).setdefault("User-Agent", self.user_agent)
         response: requests.Response = self.session.request(method, url, *args, **named)
         with response:
@@ -93,6 +92,8 @@ class _Network(client.ClientNetwork):
                 octets += piece
                 if len(octets) > ANSWER_OCTETS or time.monotonic() > end:
                     raise errors.ClientError(f"{url[:200]}: the answer is too long, or takes too long")
+        if 300 <= response.status_code < 400:
+            raise errors.ClientError(f"{url[:200]} sends us elsewhere ({response.status_code}): name the right address")
         response._content = bytes(octets)
         response.encoding = "utf-8"
         self.retry_seconds = seconds_of(response.headers.get("Retry-After", ""), time.time())

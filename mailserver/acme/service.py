@@ -20,6 +20,7 @@ from mailserver.acme.visit import Visit, Visited
 from mailserver.interfaces import Clock
 from mailserver.plugins.awaiting import later, within
 from mailserver.postmaster.notes import Problem
+from mailserver.tls import IdentityError
 
 __all__ = ["AcmeService", "CannotBeDone"]
 
@@ -153,7 +154,7 @@ class AcmeService:
         self._troubles[visit.name] = since, str(error) or type(error).__name__
         if words == str(error):
             return  # once is enough
-        if isinstance(error, OSError | CannotBeDone | GivenUp):
+        if isinstance(error, OSError | CannotBeDone | GivenUp | IdentityError):
             self.log.error("the certificate of {what} cannot be looked after: {error}", what=WORDS[visit.name], error=error)
         else:
             self.log.failure("the certificate of {what} could not be looked after", what=WORDS[visit.name])
@@ -176,7 +177,7 @@ class AcmeService:
         self.last.pop(name, None)
         try:
             await self._each(act, only=name)
-        except (CannotBeDone, OSError, GivenUp) as error:
+        except (CannotBeDone, OSError, GivenUp, IdentityError) as error:
             raise CannotBeDone(str(error)) from error
         except Exception as error:
             if type(error).__name__ != "IssueFailed":  # its module is loaded by who orders alone

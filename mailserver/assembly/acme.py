@@ -21,7 +21,8 @@ from mailserver.config import Configuration
 from mailserver.config.acme_endpoints import own_endpoints
 from mailserver.plugins.pools import Pools
 from mailserver.processes.small import SmallProcesses
-from mailserver.tls import Certificates
+from mailserver.tls import Certificates, IdentityError
+from mailserver.tls.issued import read_issued
 
 __all__ = ["acme_settings", "make_acme"]
 
@@ -123,7 +124,8 @@ class _Joined:
         wanted = wanted_web_names(hostname, domains)
         if wanted != self._wanted or not 0 <= now - self._named_at < NAMES_SECONDS:
             addresses, query = configuration.dns.public_addresses, self._server.resolver.query
-            names = await names_that_lead_here(wanted, hostname, addresses, query, frozenset(self._web_names))
+            known = self._web_names or await self._server.pools.of("certificates")(_names_issued, configuration.keys_path)
+            names = await names_that_lead_here(wanted, hostname, addresses, query, frozenset(known))
             self._web_names, self._wanted, self._named_at = names[: names_most(settings.profile)], wanted, now
         return self._web_names
 
@@ -176,6 +178,15 @@ def _seen(configuration: Configuration) -> Any:
     from mailserver.doctor.configured import recursive_servers
 
     return SeenLive(recursive_servers(configuration), port=AUTHORITY_PORT)
+
+
+def _names_issued(keys_directory: str) -> list[str]:
+    """Those of the web listener's certificate: a server that begins while the DNS does not answer knows them."""
+    try:
+        found = read_issued(keys_directory, "web")
+    except (IdentityError, OSError):
+        return []
+    return [] if found is None else list(found.names)
 
 
 def _octets(path: str) -> bytes:

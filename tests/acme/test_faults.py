@@ -314,6 +314,10 @@ class Faults(WithMock):
             self.later(DAY)
         self.assertTrue(self.visit().look().has_changed)
 
+    def test_nobody_is_led_elsewhere(self) -> None:
+        self.ca.faults["directory"] = [(302, b"", {"Location": "http://127.0.0.1:1/"})]
+        self.assertIn("sends us elsewhere (302)", self.visit().look().progress.error)
+
     def test_without_an_answer_there_is_an_end(self) -> None:
         self.patch(authorities, "ANSWER_SECONDS", 0.2)
         self.ca.before = lambda word: time.sleep(1) if word == "newOrder" else None

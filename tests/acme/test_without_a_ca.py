@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,11 +22,13 @@ from mailserver.acme.schedule import HeldCertificate, due_at
 from mailserver.acme.service import AcmeService
 from mailserver.acme.visit import Visited
 from mailserver.acme.web_names import names_most, names_that_lead_here, wanted_web_names
-from mailserver.assembly.acme import acme_settings
+from mailserver.assembly.acme import _Joined, acme_settings
 from mailserver.config import ConfigurationError, parse
 from mailserver.config.acme_endpoints import own_endpoints
 from mailserver.mail.dns_records import Answer, LookupFailed
+from mailserver.tls.issued import next_key, write_issued
 from tests.cli.support import CONFIGURATION, CommandCase
+from tests.tls.authority import Authority
 
 MORE = '[[listen]]\nservice = "mx"\nendpoint = "tcp:2525"\ntls = "starttls"\n'
 
@@ -192,6 +196,21 @@ class WebNames(SynchronousTestCase):
             found = names_that_lead_here(names, "mail.example.org", (), query, known)
             self.assertEqual(self.successResultOf(Deferred.fromCoroutine(found)), wanted)
         self.assertEqual((names_most(""), names_most("shortlived")), (100, 25))
+
+    def test_a_server_that_begins_while_the_dns_is_silent_keeps_the_names_that_its_certificate_has(self) -> None:
+        keys, issued = os.path.abspath(self.mktemp()), ["mta-sts.example.org", "gone.example.org"]
+        key = next_key(keys, "web")
+        write_issued(keys, "web", key, Authority().leaf(*issued, key=key).certificate_pem.decode())
+        web = '[[listen]]\nservice = "web"\nendpoint = "tcp:443"\ntls = "implicit"\n[acme]\n'
+        text = f'keys = "{keys}"\n' + CONFIGURATION + web
+        silent = lambda name, type: fail(LookupFailed("no answer"))  # noqa: E731
+        server: Any = SimpleNamespace(
+            reactor=Clock(), resolver=SimpleNamespace(query=silent), state=SimpleNamespace(seconds=lambda: 0.0),
+            pools=SimpleNamespace(of=lambda name: lambda function, *arguments: succeed(function(*arguments))),
+        )  # fmt: skip
+        joined = _Joined(server, lambda: parse(text, file="x", directory="/"))
+        visits = self.successResultOf(Deferred.fromCoroutine(joined.visits(TimeAllowance(1))))
+        self.assertEqual([(one.name, one.names) for one in visits], [("web", issued[:1])])
 
     def test_a_web_process_that_is_about_to_be_started_is_waited_for(self) -> None:
         clock, faults = Clock(), [OSError("there is no web process")] * 2
