@@ -119,7 +119,8 @@ def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledge
     steps = steps_of(wishes, host, ledger, password)
     plan = missing(steps, ledger)
     if ledger is not None and not plan and ledger.is_done:
-        return _tell(options, host, wishes, configuration, "", [], [])
+        code = _tell(options, host, wishes, configuration, "", [], [])
+        return _start(options, host, wishes, ledger) if options.start else code
     sightings = _look(configuration, wishes, facts)
     if not options.json:
         _show(wishes, sightings, plan, ledger)
@@ -134,7 +135,7 @@ def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledge
     code = _tell(options, host, wishes, configuration, "".join(given), made, sightings)
     sys.stdout.flush()
     ledger.done()
-    return _start(options, host, wishes) if options.start else code
+    return _start(options, host, wishes, ledger) if options.start else code
 
 
 # --- what is asked for ---
@@ -319,13 +320,18 @@ def _tell(
     return 0
 
 
-def _start(options: argparse.Namespace, host: QuickHost, wishes: HouseWishes) -> int:
+def _start(options: argparse.Namespace, host: QuickHost, wishes: HouseWishes, ledger: QuickLedger) -> int:
     """What was made stays, whatever comes of the start."""
+    from mailserver.quickstart.plan import EnabledStep
     from mailserver.quickstart.told import start_command
 
     command = start_command(wishes, host)
     if not (wishes.user and host.systemd_runs):
         raise Unable(f"no systemd runs here that could start it: {command}")
+    if EnabledStep.name not in ledger.steps:
+        ledger.begin(EnabledStep.name, {})
+        ledger.made(EnabledStep.name, {})
+        ledger.done()
     try:
         host.run(command.split())
     except OSError as error:

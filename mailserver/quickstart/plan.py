@@ -39,7 +39,7 @@ from mailserver.quickstart.system_files import (
 )
 from mailserver.quickstart.wishes import HouseWishes, WrongWish
 
-__all__ = ["DATA_MODE", "KEYS_MODE", "QuickHost", "config_folder_mode", "forbid", "steps_of", "this_host"]
+__all__ = ["DATA_MODE", "KEYS_MODE", "EnabledStep", "QuickHost", "config_folder_mode", "forbid", "steps_of", "this_host"]
 
 # As debian/mailserver.postinst and docs/operating.md have them; others may pass through data only to sendmail's folder in it.
 DATA_MODE, OPEN_DATA_MODE, KEYS_MODE, CONFIG_MODE = 0o700, 0o711, 0o700, 0o755
@@ -129,6 +129,8 @@ def steps_of(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None, p
     ]
     steps += _unit_steps(wishes, host, ledger)
     steps.append(FileStep(CONFIGURATION, wishes.config, configuration_text(wishes), may_replace=is_the_sample))
+    if ledger is not None and EnabledStep.name in ledger.steps:
+        steps.append(EnabledStep(wishes, host))
     return steps
 
 
@@ -168,6 +170,35 @@ class UnitStep(FileStep):
         if self._host.systemd_runs:
             self._host.run(["systemctl", "daemon-reload"])
         return why
+
+
+class EnabledStep:
+    """The service starts with the host: ``--start`` has said so."""
+
+    name = "enabled"
+    words = "the service starts with the host"
+
+    def __init__(self, wishes: HouseWishes, host: QuickHost) -> None:
+        self._units = [UNIT_NAME, *([WEB_UNIT_NAME] if wishes.with_web_unit else [])]
+        self._host = host
+
+    def is_there(self) -> bool:
+        """What a person has changed since stays changed."""
+        return True
+
+    def found(self) -> Marks:
+        """Nothing that is of use later."""
+        return {}
+
+    def make(self, before: Marks) -> Marks:
+        """Nothing: the command does it, when all else is told."""
+        return {}
+
+    def undo(self, record: StepRecord) -> str:
+        """It does so no more, and is stopped."""
+        if self._host.systemd_runs:
+            self._host.run(["systemctl", "disable", "--quiet", "--now", *self._units])
+        return ""
 
 
 def _unit_there(host: QuickHost, name: str) -> str:

@@ -101,6 +101,7 @@ class AsTheSystem(HouseCase):
         self.assertEqual(self.ran, [["systemctl", "daemon-reload"], ["systemctl", "enable", "--now", "mailserver"]])
         self.assertIn("systemctl enable --now mailserver", said.out)
         self.undone()
+        self.assertIn(["systemctl", "disable", "--quiet", "--now", UNIT_NAME], self.ran)
         self.assertIn(["systemctl", "disable", "--quiet", UNIT_NAME], self.ran)
         self.assertFalse(unit.exists())
 
