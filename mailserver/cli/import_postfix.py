@@ -54,15 +54,15 @@ def import_postfix(options: argparse.Namespace) -> int:
         moved = read_postfix(directory, data=os.path.abspath(options.data), root=root)
     except NoPostfix as error:
         raise Unable(str(error), EX_IOERR) from error
-    house, ledger = moved.house, moved.ledger
-    left = ledger.of("left")
-    text = _text(directory, house, ledger)
+    house, reckoning = moved.house, moved.reckoning
+    left = reckoning.of("left")
+    text = _text(directory, house, reckoning)
     if output:
         _write(output, text, house)
     if options.json:
         accounts = [asdict(one) for one in house.accounts.values()]
         entries: dict[str, list[dict[str, str]]] = {"carried": [], "same": [], "left": []}
-        for entry in ledger:
+        for entry in reckoning:
             entries[entry.kind].append({key: value for key, value in asdict(entry).items() if key != "kind"})
         as_json(
             {"configuration": text, "output": output, "accounts": accounts, "secrets": sorted(house.secrets), **entries}
@@ -70,9 +70,9 @@ def import_postfix(options: argparse.Namespace) -> int:
         return 1 if left else 0
     if not output:
         say(*text.splitlines())
-        print(f"mailserver: {_sum(ledger)}; what is left stands at the end", file=sys.stderr)
+        print(f"mailserver: {_sum(reckoning)}; what is left stands at the end", file=sys.stderr)
         return 1 if left else 0
-    say(f"{plain(output)} is written, {_sum(ledger)}.")
+    say(f"{plain(output)} is written, {_sum(reckoning)}.")
     say(*_left_lines(left))
     say(*_next_steps(output, house))
     return 1 if left else 0
@@ -85,12 +85,12 @@ def _is_new(output: str) -> None:
         raise Unable(f"{os.path.dirname(output)} is no folder", EX_IOERR)
 
 
-def _text(directory: str, house: House, ledger: Reckoning) -> str:
+def _text(directory: str, house: House, reckoning: Reckoning) -> str:
     from importlib.metadata import version
 
     text = HEAD.format(directory=plain(directory), version=version("mailserver")) + "\n" + toml_of(house.tables)
     listed = [
-        ("What could not be carried over:", _left_lines(ledger.of("left"))),
+        ("What could not be carried over:", _left_lines(reckoning.of("left"))),
         ("Accounts, each without a password until `mailserver user password` or `mailserver import dovecot-passwd`:",
          [f"  {plain(one.address)}" for one in house.accounts.values()]),
         ("Files with secrets that --output writes beside this one:", [f"  {name}" for name in sorted(house.secrets)]),
@@ -109,8 +109,8 @@ def _left_lines(left: Sequence[Setting]) -> list[str]:
     return lines
 
 
-def _sum(ledger: Reckoning) -> str:
-    carried, same, left = (len(ledger.of(kind)) for kind in ("carried", "same", "left"))
+def _sum(reckoning: Reckoning) -> str:
+    carried, same, left = (len(reckoning.of(kind)) for kind in ("carried", "same", "left"))
     return f"{carried} settings carried over, {same} need nothing, {left} could not be carried over"
 
 
@@ -139,11 +139,11 @@ def _new_file(path: str, text: str, mode: int, owner: tuple[int, int] | None) ->
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     except FileExistsError:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             if file.read() != text:
                 raise
         return
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         if owner is not None and os.geteuid() == 0:
             os.fchown(descriptor, *owner)
         file.write(text)

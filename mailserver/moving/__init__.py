@@ -8,6 +8,7 @@ In the order in which they are read:
 * `postfix_defaults`: defaults of Postfix, for hosts without its ``postconf``
 * `postfix_source`: Postfix's configuration on the disk
 * `postfix_domains`: whose mail Postfix delivers, and under which names
+* `postfix_hops`: how Postfix connects to a next hop
 * `postfix_routes`: where Postfix sends mail for others
 * `postfix_listeners`: its services, and how they listen
 * `postfix_filters`: what it refuses, and who else judges its mail

@@ -9,7 +9,7 @@ from typing import Any
 from mailserver.config.quantities import octets, seconds
 from mailserver.config.values import alias_member, host_name
 from mailserver.mail.address import AddressError
-from mailserver.moving.house import House
+from mailserver.moving.house import House, Inline
 from mailserver.moving.postfix_domains import DomainTables, LocalUser
 from mailserver.moving.postfix_files import names_in
 from mailserver.moving.postfix_filters import Filters
@@ -31,7 +31,7 @@ class ReadHouse:
     """What was read: the new house, and what became of each setting."""
 
     house: House
-    ledger: Reckoning
+    reckoning: Reckoning
 
 
 def read_postfix(
@@ -42,8 +42,8 @@ def read_postfix(
     users: Sequence[LocalUser] | None = None,
 ) -> ReadHouse:
     """Read the configuration in `directory`.  `data` is the new server's folder.  Raises `NoPostfix`."""
-    ledger, house = Reckoning(), House()
-    source = PostfixSource(directory, ledger, root=root)
+    reckoning, house = Reckoning(), House()
+    source = PostfixSource(directory, reckoning, root=root)
     _head(source, house, data)
     listeners, filters = Listeners(source, house), Filters(source, house)
     listeners.carry()
@@ -53,12 +53,12 @@ def read_postfix(
     routes.carry([name for name in domains.ours if name not in elsewhere], domains.relay_domains, elsewhere)
     relay["networks"] = listeners.networks()
     domains.carry(elsewhere)
-    _without_loops(house, ledger)
+    _without_loops(house, reckoning)
     _places(source, house, routes, domains)
     filters.carry()
     if listeners.submits and not (filters.checks_senders or source.is_set("smtpd_sender_login_maps")):
         house.table("submission").update({"senders": "any", "header_from": False})
-        ledger.carried(
+        reckoning.carried(
             "smtpd_sender_restrictions: senders",
             "no reject_sender_login_mismatch",
             '[submission] senders = "any": users send as whom they like, as with Postfix; "own" is safer',
@@ -67,8 +67,8 @@ def read_postfix(
     _times(source, house)
     _connections(source, house)
     _rest(source)
-    house.tables = _in_order(house.tables)
-    return ReadHouse(house, ledger)
+    house.tables = _in_utf8(_in_order(house.tables), reckoning)
+    return ReadHouse(house, reckoning)
 
 
 def _head(source: PostfixSource, house: House, data: str) -> None:
@@ -77,16 +77,16 @@ def _head(source: PostfixSource, house: House, data: str) -> None:
         house.tables["hostname"] = host_name(name)
     except ValueError as error:
         house.tables["hostname"] = "mail.example.org"
-        source.ledger.left("myhostname", name, str(error), 'hostname = "…"')
+        source.reckoning.left("myhostname", name, str(error), 'hostname = "…"')
     else:
         where = "hostname" if source.is_set("myhostname") else "hostname; main.cf has none: it is this host's own name"
-        source.ledger.carried("myhostname", name, where)
+        source.reckoning.carried("myhostname", name, where)
     house.tables["data"] = data
     if source.is_set("mydomain"):
-        source.ledger.carried("mydomain", source["mydomain"], "in what refers to it")
+        source.reckoning.carried("mydomain", source["mydomain"], "in what refers to it")
 
 
-def _without_loops(house: House, ledger: Reckoning) -> None:
+def _without_loops(house: House, reckoning: Reckoning) -> None:
     """Take out aliases that lead back to themselves: Postfix bounces their mail, and a configuration with one is refused here."""
     for _ in range(LOOPS_MOST):
         tables = house.table("domain")
@@ -109,7 +109,7 @@ def _without_loops(house: House, ledger: Reckoning) -> None:
             if domain not in tables or local not in tables[domain].get("aliases", {}):
                 return
             members = tables[domain]["aliases"].pop(local)
-            ledger.left(
+            reckoning.left(
                 "virtual_alias_maps",
                 f"{address} {', '.join(members)}",
                 words_of,
@@ -127,7 +127,7 @@ def _places(source: PostfixSource, house: House, routes: Routes, domains: Domain
     lmtp = routes.lmtp_socket(delivers_locally=bool(domains.local))
     if domains.uses_system_accounts:
         house.tables["accounts"] = {"use": "system"}
-        source.ledger.carried("mydestination: accounts", "users of the host", '[accounts] use = "system"')
+        source.reckoning.carried("mydestination: accounts", "users of the host", '[accounts] use = "system"')
     else:
         house.tables["accounts"] = {"use": "file", "path": f"{data}/accounts.toml"}
     if lmtp is not None:
@@ -139,19 +139,19 @@ def _places(source: PostfixSource, house: House, routes: Routes, domains: Domain
             path = "{home}/" + (box.rstrip("/") if box.endswith("/") else "Maildir")
             if not box.endswith("/"):
                 name, value = ("home_mailbox", box) if box else ("mail_spool_directory", source["mail_spool_directory"])
-                source.ledger.left(
+                source.reckoning.left(
                     name, value, "mail goes into Maildirs, not into mbox files", "mailserver import mbox FILE USER"
                 )
         house.tables["delivery"] = {"use": "maildir", "path": path}
-    if source.is_set("home_mailbox") and not source.ledger.knows("home_mailbox"):
-        source.ledger.carried("home_mailbox", source["home_mailbox"], "[delivery]")
+    if source.is_set("home_mailbox") and not source.reckoning.knows("home_mailbox"):
+        source.reckoning.carried("home_mailbox", source["home_mailbox"], "[delivery]")
     if source.is_set("myorigin") or domains.origin in domains.ours:
         try:
             house.tables["pickup"] = {"domain": host_name(domains.origin)}
         except ValueError as error:
-            source.ledger.left("myorigin", source["myorigin"], str(error), "[pickup] domain")
+            source.reckoning.left("myorigin", source["myorigin"], str(error), "[pickup] domain")
         else:
-            source.ledger.carried("myorigin", source.raw("myorigin"), "[pickup] domain, and members without a domain")
+            source.reckoning.carried("myorigin", source.raw("myorigin"), "[pickup] domain, and members without a domain")
 
 
 def _limits(source: PostfixSource, house: House) -> None:
@@ -163,15 +163,15 @@ def _limits(source: PostfixSource, house: House) -> None:
         try:
             value = convert(source[name])
         except ValueError as error:
-            source.ledger.left(name, source[name], str(error), f"limits.{key}")
+            source.reckoning.left(name, source[name], str(error), f"limits.{key}")
             return
         if value < least:
-            source.ledger.left(
+            source.reckoning.left(
                 name, source[name], f"here at least {least}" if value else "there is always a bound", f"limits.{key}"
             )
             return
         limits[key] = value
-        source.ledger.carried(name, source[name], f"limits.{key}")
+        source.reckoning.carried(name, source[name], f"limits.{key}")
 
     carry("message_size_limit", "message_bytes", octets)
     carry("smtpd_recipient_limit", "recipients", int, 100)
@@ -186,14 +186,14 @@ def _times(source: PostfixSource, house: House) -> None:
     queue = house.table("queue")
     if source.is_set("maximal_queue_lifetime") and (time := _seconds(source, "maximal_queue_lifetime")):
         queue["expire"] = time
-        source.ledger.carried("maximal_queue_lifetime", source["maximal_queue_lifetime"], "[queue] expire")
+        source.reckoning.carried("maximal_queue_lifetime", source["maximal_queue_lifetime"], "[queue] expire")
     if source.is_set("delay_warning_time"):
         time = _seconds(source, "delay_warning_time")
         if time:
             queue["warn"] = time
-            source.ledger.carried("delay_warning_time", source["delay_warning_time"], "[queue] warn")
+            source.reckoning.carried("delay_warning_time", source["delay_warning_time"], "[queue] warn")
         else:
-            source.ledger.left(
+            source.reckoning.left(
                 "delay_warning_time", source["delay_warning_time"], "senders are told after 4h", "[queue] warn"
             )
     if queue.get("expire", 432000) < queue.get("warn", 14400):
@@ -206,7 +206,7 @@ def _times(source: PostfixSource, house: House) -> None:
         queue["retry"] = waits
         for name in ("minimal_backoff_time", "maximal_backoff_time"):
             if source.is_set(name):
-                source.ledger.carried(name, source[name], "[queue] retry")
+                source.reckoning.carried(name, source[name], "[queue] retry")
     if not queue:
         del house.tables["queue"]
 
@@ -218,15 +218,15 @@ def _connections(source: PostfixSource, house: House) -> None:
             value = source[name]
             if value.isdigit() and int(value) > 0:
                 relay.setdefault("connections_per_host", int(value))
-                source.ledger.carried(name, value, "[relay] connections_per_host")
+                source.reckoning.carried(name, value, "[relay] connections_per_host")
     for name in ("inet_protocols", "smtp_address_preference"):
         value = source[name].lower()
         if source.is_set(name) and value in ("ipv4", "ipv6") and relay["use"] != "none":
             key = "ip" if name == "inet_protocols" else "prefer"
             relay[key] = value
-            source.ledger.carried(name, value, f"[relay] {key}")
+            source.reckoning.carried(name, value, f"[relay] {key}")
         elif source.is_set(name) and value in ("all", "any", "ipv4, ipv6", "ipv6, ipv4"):
-            source.ledger.same(name, value, "both are used")
+            source.reckoning.same(name, value, "both are used")
 
 
 def _seconds(source: PostfixSource, name: str) -> int:
@@ -236,7 +236,7 @@ def _seconds(source: PostfixSource, name: str) -> int:
     try:
         return int(seconds(int(text[:-1]) * unit if unit else int(text) * usual))
     except ValueError as error:
-        source.ledger.left(name, text, str(error), "[queue]")
+        source.reckoning.left(name, text, str(error), "[queue]")
         return 0
 
 
@@ -247,21 +247,38 @@ def _rest(source: PostfixSource) -> None:
     ]
     used = {name for text in texts for name in names_in(text)}
     for name, value in source.written.items():
-        if source.ledger.knows(name):
+        if source.reckoning.knows(name):
             continue
         if not source.is_set(name):
-            source.ledger.same(name, value, "as Postfix has it by default")
+            source.reckoning.same(name, value, "as Postfix has it by default")
         elif name in SAME:
-            source.ledger.same(name, value, SAME[name])
+            source.reckoning.same(name, value, SAME[name])
         elif name in used and name not in source.defaults:
-            source.ledger.same(name, value, "only other parameters refer to it")
+            source.reckoning.same(name, value, "only other parameters refer to it")
         elif name in source.unknown:
-            source.ledger.left(name, value, "Postfix itself knows no such parameter", "look for a misspelt name")
+            source.reckoning.left(name, value, "Postfix itself knows no such parameter", "look for a misspelt name")
         else:
-            source.ledger.left(name, value, *verdict_on(name))
+            source.reckoning.left(name, value, *verdict_on(name))
 
 
 def _in_order(tables: dict[str, Any]) -> dict[str, Any]:
     order = ("hostname", "data", "listen", "tls", "limits", "accounts", "domain", "delivery", "relay", "route", "submission",
              "queue", "pickup", "filter")  # fmt: skip
     return {name: tables[name] for name in order if tables.get(name) not in (None, {}, [])}
+
+
+def _in_utf8(value: Any, reckoning: Reckoning) -> Any:
+    """The same tables, where text is UTF-8: TOML knows no other.  What was none is told."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            clean = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            reckoning.left("main.cf", clean, "is not UTF-8", "write it into the new configuration by hand")
+            return clean
+        return value
+    if isinstance(value, Inline):
+        return value
+    if isinstance(value, dict):
+        return {_in_utf8(key, reckoning): _in_utf8(inner, reckoning) for key, inner in value.items()}
+    return [_in_utf8(inner, reckoning) for inner in value] if isinstance(value, list) else value

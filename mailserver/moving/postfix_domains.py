@@ -40,7 +40,7 @@ class DomainTables:
     """Reads the domains out of `source` into `house`.  `users` are those of the host; None: they are looked up."""
 
     def __init__(self, source: PostfixSource, house: House, *, users: Sequence[LocalUser] | None = None) -> None:
-        self._source, self._house, self._ledger = source, house, source.ledger
+        self._source, self._house, self._reckoning = source, house, source.reckoning
         self._users = {one.name.lower(): one for one in (_users(source) if users is None else users)}
         self.origin = source.first_line(source["myorigin"]).lower() or source["myhostname"].lower()
         self.local = self._domains("mydestination")
@@ -87,14 +87,14 @@ class DomainTables:
         for name in self._source.listed(parameter) if listed is None else listed:
             bare = name.lower().rstrip(".")
             try:
-                host_name(bare.removeprefix("."))
+                host_name(bare.removeprefix(".") if parameter == "relay_domains" else bare)
             except ValueError as error:
-                self._ledger.left(parameter, name, str(error), "name the domain in [domain] by hand")
+                self._reckoning.left(parameter, name, str(error), "name the domain in [domain] by hand")
                 continue
             if bare not in found:
                 found.append(bare)
         if self._source.is_set(parameter):
-            self._ledger.carried(
+            self._reckoning.carried(
                 parameter,
                 self._source.raw(parameter),
                 "[relay] domains" if parameter == "relay_domains" else "[domain]",
@@ -127,7 +127,7 @@ class DomainTables:
                 continue
             if not at:
                 if not self.primary or self.origin not in self.local:
-                    self._ledger.left(
+                    self._reckoning.left(
                         name, line.key, f"a name without a domain, and {self.origin} (myorigin) is not ours", BY_HAND
                     )
                     continue
@@ -138,13 +138,13 @@ class DomainTables:
                     if domain not in self.relay_domains
                     else "is in a domain that we only relay"
                 )
-                self._ledger.left(
+                self._reckoning.left(
                     name, f"{line.key} {line.value}", f"it {where}", "[router] can do that (docs/plugins/router.md)"
                 )
                 continue
             self._virtual_alias(name, line, local, domain, members)
         if self._source.is_set("virtual_alias_maps"):
-            self._ledger.carried("virtual_alias_maps", self._source.raw("virtual_alias_maps"), "[domain.….aliases]")
+            self._reckoning.carried("virtual_alias_maps", self._source.raw("virtual_alias_maps"), "[domain.….aliases]")
 
     def _virtual_alias(self, name: str, line: Line, local: str, domain: str, members: Sequence[str]) -> None:
         table = self._tables[domain]
@@ -152,7 +152,7 @@ class DomainTables:
         if whole:
             other = self._same_name(whole[0])
             if local or len(members) > 1 or other not in self._tables or other == domain:
-                self._ledger.left(
+                self._reckoning.left(
                     name,
                     f"{line.key} {line.value}",
                     "a whole domain leads elsewhere",
@@ -164,7 +164,7 @@ class DomainTables:
         found = [one for one in (self._member(name, line.key, text, domain) for text in members) if one]
         if not found:
             if members:
-                self._ledger.left(
+                self._reckoning.left(
                     name, line.key, "none of its members can be carried over: its mail is refused here", BY_HAND
                 )
             return
@@ -182,7 +182,7 @@ class DomainTables:
         try:
             address = mail_address(bare)
         except ValueError as error:
-            self._ledger.left(name, f"{key} {text}", str(error), BY_HAND)
+            self._reckoning.left(name, f"{key} {text}", str(error), BY_HAND)
             return ""
         return f"{address.local}@{self._same_name(address.domain)}"
 
@@ -197,34 +197,34 @@ class DomainTables:
         for line in self._source.maps("alias_maps", aliases=True):
             name = f"alias_maps: {line.where}"
             if line.key in table.aliases:
-                self._ledger.same(name, line.key, "virtual_alias_maps come before it, as with Postfix")
+                self._reckoning.same(name, line.key, "virtual_alias_maps come before it, as with Postfix")
                 continue
             members = []
             for text in alias_members(line.value):
                 members += self._local_members(name, line.key, text)
             if line.key.startswith("owner-"):
                 why = "reports about the list's mail go to its senders, not to the owner"
-                self._ledger.left(name, line.key, why, "use a list manager, which has its own return paths")
+                self._reckoning.left(name, line.key, why, "use a list manager, which has its own return paths")
             if members:
                 table.aliases[line.key] = members
                 table.origins[line.key] = line.where
             else:
-                self._ledger.left(
+                self._reckoning.left(
                     name,
                     line.key,
                     f"nothing of it could be carried over: {line.key}@{primary} is refused here",
                     BY_HAND,
                 )
         if self._source.is_set("alias_maps"):
-            self._ledger.carried("alias_maps", self._source.raw("alias_maps"), f'[domain."{primary}".aliases]')
-        self._ledger.same(
+            self._reckoning.carried("alias_maps", self._source.raw("alias_maps"), f'[domain."{primary}".aliases]')
+        self._reckoning.same(
             "alias_database", self._source.raw("alias_database"), "what newaliases makes; there is nothing to make here"
         )
 
     def _local_members(self, name: str, key: str, text: str) -> list[str]:
         value = f"{key}: {text}"
         if text.startswith("|"):
-            self._ledger.left(
+            self._reckoning.left(
                 name, value, "aliases run no commands", '[delivery] use = "pipe", or a list manager by LMTP'
             )
             return []
@@ -234,7 +234,7 @@ class DomainTables:
                 if text != "/dev/null"
                 else 'a filter that discards, or [delivery] use = "discard" for a test'
             )
-            self._ledger.left(name, value, "aliases write no files", todo)
+            self._reckoning.left(name, value, "aliases write no files", todo)
             return []
         if text.startswith(":include:"):
             return self._included(name, key, text)
@@ -249,9 +249,9 @@ class DomainTables:
             with open(path, encoding="utf-8") as file:
                 lines = [line for line in file if not line.lstrip().startswith("#")]
         except (OSError, UnicodeError) as error:
-            self._ledger.left(name, f"{key}: {text}", f"cannot be read: {error}", BY_HAND)
+            self._reckoning.left(name, f"{key}: {text}", f"cannot be read: {error}", BY_HAND)
             return []
-        self._ledger.carried(name, f"{key}: {text}", "its members as they are now: changes of the file are not seen")
+        self._reckoning.carried(name, f"{key}: {text}", "its members as they are now: changes of the file are not seen")
         members = [one for line in lines for one in alias_members(line)]
         return [
             one
@@ -270,9 +270,11 @@ class DomainTables:
             if not at:
                 continue
             if domain not in self._tables:
-                self._ledger.left(name, line.key, f"{domain} is none of the domains that are delivered here", BY_HAND)
+                self._reckoning.left(
+                    name, line.key, f"{domain} is none of the domains that are delivered here", BY_HAND
+                )
             elif not local:
-                self._ledger.left(
+                self._reckoning.left(
                     name,
                     f"{line.key} {line.value}",
                     "a mailbox for all other names of a domain",
@@ -283,7 +285,7 @@ class DomainTables:
                     os.path.join(base, line.value) if base and line.value else ""
                 )
         if self._source.is_set("virtual_mailbox_maps"):
-            self._ledger.carried("virtual_mailbox_maps", self._source.raw("virtual_mailbox_maps"), "accounts")
+            self._reckoning.carried("virtual_mailbox_maps", self._source.raw("virtual_mailbox_maps"), "accounts")
 
     def _may_be(self, name: str, local: str, domain: str) -> bool:
         """Whether an account of this name would get its mail: with Postfix aliases come first, here accounts do."""
@@ -293,7 +295,7 @@ class DomainTables:
             return True
         whose = "an alias" if local in table.aliases else "the catch-all of virtual_alias_maps"
         why = f"{whose} takes its mail first, as with Postfix; an account of this name would have it"
-        self._ledger.left(name, own, why, "add the account, and its own name to the alias, if it shall have mail")
+        self._reckoning.left(name, own, why, "add the account, and its own name to the alias, if it shall have mail")
         return False
 
     def _local_accounts(self) -> None:
@@ -313,7 +315,7 @@ class DomainTables:
                 else "an alias has the name of a user of the host"
             )
             todo = 'mailserver user password, or [accounts] use = "system" where only they have mail'
-            self._ledger.left(
+            self._reckoning.left(
                 "mydestination: passwords",
                 " ".join(one.name for one in users),
                 f"they are accounts of their own now: {reason}",
@@ -322,12 +324,12 @@ class DomainTables:
         for user in users:
             if os.path.exists(os.path.join(self._source.path(user.home), ".forward")):
                 why = "users' own forwarding files are not read"
-                self._ledger.left(
+                self._reckoning.left(
                     "forward_path", f"{user.home}/.forward", why, f"mailserver alias add {user.name}@{primary} …"
                 )
         if "root" not in table.aliases and not table.catch_all:
             todo = f"mailserver alias add root@{primary} NAME"
-            self._ledger.left("mydestination: root", "root", "root has no mailbox here: its mail is refused", todo)
+            self._reckoning.left("mydestination: root", "root", "root has no mailbox here: its mail is refused", todo)
 
     def _keeps(self, table: _Domain, local: str, domain: str) -> bool:
         members = table.aliases.get(local, table.catch_all)
@@ -343,7 +345,7 @@ class DomainTables:
             for login in words(line.value):
                 account = self._house.accounts.get(login.lower() if "@" in login else f"{login.lower()}@{self.primary}")
                 if account is None:
-                    self._ledger.left(
+                    self._reckoning.left(
                         name,
                         f"{line.key} {login}",
                         "there is no such account among those that were carried over",
@@ -352,7 +354,7 @@ class DomainTables:
                 elif line.key != account.address and line.key not in account.senders:
                     account.senders.append(line.key)
         if self._source.is_set("smtpd_sender_login_maps"):
-            self._ledger.carried(
+            self._reckoning.carried(
                 "smtpd_sender_login_maps", self._source.raw("smtpd_sender_login_maps"), "senders of the accounts"
             )
 
@@ -362,12 +364,13 @@ class DomainTables:
         delimiters = self._source["recipient_delimiter"]
         kept = "".join([one for one in dict.fromkeys(delimiters) if one in SEPARATORS][:4])
         if kept != delimiters:
-            self._ledger.left(
+            self._reckoning.left(
                 "recipient_delimiter", delimiters, f"separators here are some of {SEPARATORS}", "tell the users"
             )
         if self._source.is_set("recipient_delimiter"):
-            self._ledger.carried("recipient_delimiter", delimiters, "subaddress of each domain")
+            self._reckoning.carried("recipient_delimiter", delimiters, "subaddress of each domain")
         domains = self._house.table("domain")
+        self._tell_of_extensions(kept)
         for name in self.ours:
             table, made = self._tables[name], domains.setdefault(name, {})
             other = self._same_as.get(name) or (self.primary if name in self.local and name != self.primary else "")
@@ -389,6 +392,24 @@ class DomainTables:
                 ]
                 made["pattern"].append({"match": "{user}", "user": f"{{user}}@{other}"})
 
+    def _tell_of_extensions(self, delimiters: str) -> None:
+        """Postfix hands the tag of ``info+tag`` on to what info is an alias for; here it stays behind where that is elsewhere."""
+        if not delimiters or "virtual" not in words(self._source["propagate_unmatched_extensions"]):
+            return
+        ours = set(self.ours)
+        leaving = [
+            f"{local}@{name}"
+            for name, table in self._tables.items()
+            for local, members in table.aliases.items()
+            if any(member.rpartition("@")[2] not in ours for member in members)
+        ]
+        if leaving:
+            value = f"{delimiters} {' '.join(leaving[:5])}{' …' if len(leaving) > 5 else ''}"
+            why = "a tag, as in name+tag, is not handed on to members at other hosts"
+            self._reckoning.left(
+                "propagate_unmatched_extensions", value, why, "nothing, where nobody filters by it there"
+            )
+
     def _written_aliases(self, name: str, table: _Domain) -> dict[str, list[str]]:
         written = {}
         for local, members in table.aliases.items():
@@ -398,7 +419,7 @@ class DomainTables:
             try:
                 mail_address(own)
             except ValueError as error:
-                self._ledger.left(f"aliases: {table.origins.get(local, name)}", own, str(error), BY_HAND)
+                self._reckoning.left(f"aliases: {table.origins.get(local, name)}", own, str(error), BY_HAND)
                 continue
             written[local] = list(dict.fromkeys(members))
         return written

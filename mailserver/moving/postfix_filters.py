@@ -68,7 +68,7 @@ class Filters:
     """Reads them out of `source` into `house`."""
 
     def __init__(self, source: PostfixSource, house: House) -> None:
-        self._source, self._house, self._ledger = source, house, source.ledger
+        self._source, self._house, self._reckoning = source, house, source.reckoning
         self.checks_senders = False
         self._peer_rules: dict[bool, list[str]] = {}
         self._denied: dict[tuple[str, bool], dict[str, list[str]]] = {}
@@ -81,10 +81,10 @@ class Filters:
             name = f"{rule.where}: {rule.words}"
             if rule.name in SAME:
                 self.checks_senders |= "sender_login" in rule.name
-                self._ledger.same(name, rule.words, SAME[rule.name])
+                self._reckoning.same(name, rule.words, SAME[rule.name])
             elif rule.name in PEER_RULES:
                 self._peer_rules.setdefault(rule.is_warning, []).append(PEER_RULES[rule.name])
-                self._ledger.carried(name, rule.words, f'filter peer_rules, refuse = ["{PEER_RULES[rule.name]}"]')
+                self._reckoning.carried(name, rule.words, f'filter peer_rules, refuse = ["{PEER_RULES[rule.name]}"]')
             elif rule.name in RBL:
                 self._dns_list(name, rule)
             elif rule.name == "check_policy_service":
@@ -94,14 +94,14 @@ class Filters:
             elif rule.name == "reject_unknown_sender_domain":
                 if not any(one["use"] == "null_mx" for one in self._house.tables.get("filter", [])):
                     self._filter("null_mx", rule.is_warning, {})
-                self._ledger.left(
+                self._reckoning.left(
                     name,
                     rule.words,
                     "the filter null_mx refuses domains that send no mail; those that the DNS does not know get by",
                     "spf and dmarc judge them (docs/filters.md)",
                 )
             else:
-                self._ledger.left(
+                self._reckoning.left(
                     name,
                     rule.words,
                     "a rule that has no equal",
@@ -125,7 +125,7 @@ class Filters:
                 if TAKES_ARGUMENT.fullmatch(name) and at < len(found):
                     argument, at = found[at], at + 1
                 if name == "reject" and at == len(found):
-                    self._ledger.left(
+                    self._reckoning.left(
                         f"{where}: reject",
                         name,
                         "nobody else is let in there",
@@ -136,8 +136,8 @@ class Filters:
                 else:
                     yield _Rule(name, argument, where, is_warning)
                 is_warning = False
-            if self._source.is_set(where) and not self._ledger.knows(where):
-                self._ledger.carried(where, self._source.raw(where), "each of its rules, as listed")
+            if self._source.is_set(where) and not self._reckoning.knows(where):
+                self._reckoning.carried(where, self._source.raw(where), "each of its rules, as listed")
 
     # --- DNS lists ---
 
@@ -147,7 +147,9 @@ class Filters:
             host_name(zone)
             answers = _codes(codes)
         except ValueError as error:
-            self._ledger.left(name, rule.words, str(error), "a [[filter.list]] of dnsbl with codes (docs/filters.md)")
+            self._reckoning.left(
+                name, rule.words, str(error), "a [[filter.list]] of dnsbl with codes (docs/filters.md)"
+            )
             return
         lists = self._zones.setdefault(rule.is_warning, {})
         about = RBL[rule.name]
@@ -160,7 +162,7 @@ class Filters:
             )
             if any(one["zone"] == zone for other, one in lists.items() if other != key):
                 lists[key]["name"] = f"{zone}-{about[0]}"
-        self._ledger.carried(name, rule.words, 'filter dnsbl, verdict = "refuse"')
+        self._reckoning.carried(name, rule.words, 'filter dnsbl, verdict = "refuse"')
 
     # --- tables of who may ---
 
@@ -178,12 +180,12 @@ class Filters:
             if refuses and kind_of:
                 denied = self._denied.setdefault(("refuse", rule.is_warning), {})
                 denied.setdefault(kind_of, []).append(what.strip("[]"))
-                self._ledger.carried(f"{rule.where}: {where}", f"{what} {action}", f"filter denylist, {kind_of}")
+                self._reckoning.carried(f"{rule.where}: {where}", f"{what} {action}", f"filter denylist, {kind_of}")
             elif verb == "DUNNO":
-                self._ledger.same(f"{rule.where}: {where}", f"{what} {action}", "nothing is said")
+                self._reckoning.same(f"{rule.where}: {where}", f"{what} {action}", "nothing is said")
             else:
                 todo = f"mailserver list add {'white' if verb in ('OK', 'PERMIT') else 'black'} {what} (filter lists)"
-                self._ledger.left(
+                self._reckoning.left(
                     f"{rule.where}: {where}", f"{what} {action}", "the filter denylist has refusals alone", todo
                 )
 
@@ -196,7 +198,7 @@ class Filters:
                     if line.strip() and not line.startswith("#")
                 ]
         except (OSError, UnicodeError) as error:
-            self._ledger.left(name, path, f"cannot be read: {error}", "filter denylist, networks")
+            self._reckoning.left(name, path, f"cannot be read: {error}", "filter denylist, networks")
             return []
         return [(row[0], (row[1:] or [""])[0].strip(), f"{path}:{n}") for n, row in rows]
 
@@ -222,13 +224,13 @@ class Filters:
         text = rule.argument.strip("{} ").split(",")[0].split()[0] if rule.argument.strip("{} ") else ""
         endpoint = self._endpoint(text)
         if not endpoint:
-            self._ledger.left(name, rule.words, "no endpoint that is known here", "filter policy_delegation")
+            self._reckoning.left(name, rule.words, "no endpoint that is known here", "filter policy_delegation")
             return
         stages = {"smtpd_data_restrictions": ["DATA"], "smtpd_end_of_data_restrictions": ["END-OF-MESSAGE"]}.get(
             rule.where, ["RCPT"]
         )
         self._filter("policy_delegation", rule.is_warning, {"endpoint": endpoint, "stages": stages})
-        self._ledger.carried(name, rule.words, "filter policy_delegation")
+        self._reckoning.carried(name, rule.words, "filter policy_delegation")
 
     def _milters(self) -> None:
         smtpd, others = self._source.words("smtpd_milters"), self._source.words("non_smtpd_milters")
@@ -242,7 +244,7 @@ class Filters:
                 if option == "default_action":
                     action = value
                 else:
-                    self._ledger.left(
+                    self._reckoning.left(
                         f"smtpd_milters: {inner[0]}",
                         one,
                         "an option of one milter",
@@ -251,10 +253,10 @@ class Filters:
             endpoint = self._endpoint(inner[0])
             where = "smtpd_milters" if word in smtpd else "non_smtpd_milters"
             if not endpoint:
-                self._ledger.left(f"{where}: {inner[0]}", word, "no endpoint that is known here", "filter milter")
+                self._reckoning.left(f"{where}: {inner[0]}", word, "no endpoint that is known here", "filter milter")
                 continue
             if word not in smtpd:
-                self._ledger.left(
+                self._reckoning.left(
                     f"{where}: {inner[0]}",
                     word,
                     "filters see the mail of listeners, and of local programs by those of mx",
@@ -263,10 +265,10 @@ class Filters:
                 continue
             keys: dict[str, Any] = {"endpoint": endpoint, "on_error": ON_ERROR.get(action, "defer")}
             self._filter("milter", False, keys, ["mx", "submission"])
-            self._ledger.carried(f"{where}: {inner[0]}", word, "filter milter")
+            self._reckoning.carried(f"{where}: {inner[0]}", word, "filter milter")
         for name in ("smtpd_milters", "non_smtpd_milters", "milter_default_action"):
-            if self._source.is_set(name) and not self._ledger.knows(name):
-                self._ledger.carried(name, self._source.raw(name), "filter milter")
+            if self._source.is_set(name) and not self._reckoning.knows(name):
+                self._reckoning.carried(name, self._source.raw(name), "filter milter")
 
     def _endpoint(self, text: str) -> str:
         """``inet:host:port`` or ``unix:path`` as Twisted has it, "" for neither; paths count from the queue's folder."""

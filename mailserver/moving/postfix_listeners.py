@@ -44,7 +44,7 @@ class Listeners:
     """Reads them out of `source` into `house`."""
 
     def __init__(self, source: PostfixSource, house: House) -> None:
-        self._source, self._house, self._ledger = source, house, source.ledger
+        self._source, self._house, self._reckoning = source, house, source.reckoning
         self.submits = False
 
     def carry(self) -> None:
@@ -61,11 +61,11 @@ class Listeners:
             ):
                 self._inner(name, service)
             elif service.name in DEBIAN_PIPES and service.program == "pipe":
-                self._ledger.same(
+                self._reckoning.same(
                     name, " ".join(service.command), "Debian's own line; nothing was said of mail that uses it"
                 )
             else:
-                self._ledger.left(
+                self._reckoning.left(
                     name,
                     " ".join(service.command),
                     "a program of its own",
@@ -73,11 +73,11 @@ class Listeners:
                 )
         if not self._house.tables.get("listen"):
             self._house.add("listen", {"service": "mx", "endpoint": "tcp:25:interface=127.0.0.1"})
-            self._ledger.carried("master.cf", "no smtp service", "a listener on loopback: at least one is needed")
+            self._reckoning.carried("master.cf", "no smtp service", "a listener on loopback: at least one is needed")
         self._tls()
         for name, where in LISTENING.items():
             if self._source.is_set(name):
-                self._ledger.carried(name, self._source.raw(name), where)
+                self._reckoning.carried(name, self._source.raw(name), where)
 
     def networks(self) -> list[str]:
         """mynetworks, as [relay] has it."""
@@ -86,18 +86,18 @@ class Listeners:
             try:
                 found.append(_network(word))
             except ValueError as error:
-                self._ledger.left(
+                self._reckoning.left(
                     "mynetworks", word, str(error), "write the networks that remain into [relay] networks"
                 )
-        if self._source.is_set("mynetworks") and not self._ledger.knows("mynetworks"):
-            self._ledger.carried("mynetworks", self._source.raw("mynetworks"), "[relay] networks")
+        if self._source.is_set("mynetworks") and not self._reckoning.knows("mynetworks"):
+            self._reckoning.carried("mynetworks", self._source.raw("mynetworks"), "[relay] networks")
         return list(dict.fromkeys(found))
 
     def _inner(self, name: str, service: Service) -> None:
         known = {"syslog_name", "smtp_bind_address", "smtp_bind_address6"}
         for option, value in service.options.items():
             if option not in known and not option.startswith("smtp_tls") and service.program not in ("smtp", "lmtp"):
-                self._ledger.left(
+                self._reckoning.left(
                     f"{name}: {option}",
                     value,
                     "a part of Postfix has an option of its own",
@@ -109,15 +109,22 @@ class Listeners:
         try:
             port = PORTS.get(port_name) or int(port_name)
         except ValueError:
-            self._ledger.left(name, service.name, "no port", "write a [[listen]] for it")
+            self._reckoning.left(name, service.name, "no port", "write a [[listen]] for it")
             return
         table, kind = self._table(service, port)
         for option, value in service.options.items():
             if option not in SUBMISSION_OPTIONS and not option.startswith("smtpd_tls"):
-                self._ledger.left(f"{name}: {option}", value, "not for one listener alone", "see docs/configuration.md")
+                self._reckoning.left(
+                    f"{name}: {option}", value, "not for one listener alone", "see docs/configuration.md"
+                )
         for endpoint in self._endpoints(address.strip("[]"), port):
+            if any(one["endpoint"] == endpoint for one in self._house.tables.get("listen", ())):
+                self._reckoning.left(
+                    name, endpoint, "another service listens there already", "write a [[listen]] for one of them"
+                )
+                continue
             self._house.add("listen", {"service": kind, "endpoint": endpoint} | table)
-        self._ledger.carried(name, " ".join(service.command), f"[[listen]] service = {kind!r}".replace("'", '"'))
+        self._reckoning.carried(name, " ".join(service.command), f"[[listen]] service = {kind!r}".replace("'", '"'))
 
     def _table(self, service: Service, port: int) -> tuple[dict[str, Any], str]:
         """The keys of [[listen]], and its service."""
@@ -159,7 +166,9 @@ class Listeners:
         for name in ("smtpd_upstream_proxy_protocol", "postscreen_upstream_proxy_protocol"):
             if self._source.value_for(service, name):
                 todo = 'endpoint = "haproxy:tcp:25" and proxies = […]'
-                self._ledger.left(name, self._source.value_for(service, name), "who the proxies are is not said", todo)
+                self._reckoning.left(
+                    name, self._source.value_for(service, name), "who the proxies are is not said", todo
+                )
 
     def _endpoints(self, address: str, port: int) -> list[str]:
         protocols = self._source["inet_protocols"].lower()
@@ -175,14 +184,14 @@ class Listeners:
             elif _is_ip(bare):
                 found.append(_endpoint(bare, port))
             else:
-                self._ledger.left(
+                self._reckoning.left(
                     "inet_interfaces",
                     one,
                     "names of hosts are not looked up",
                     f'endpoint = "tcp:{port}:interface=ADDRESS"',
                 )
-        if self._source.is_set("inet_interfaces") and not self._ledger.knows("inet_interfaces"):
-            self._ledger.carried("inet_interfaces", self._source.raw("inet_interfaces"), "endpoint of [[listen]]")
+        if self._source.is_set("inet_interfaces") and not self._reckoning.knows("inet_interfaces"):
+            self._reckoning.carried("inet_interfaces", self._source.raw("inet_interfaces"), "endpoint of [[listen]]")
         return list(dict.fromkeys(found)) or _loopback(port, protocols)
 
     # --- certificates ---
@@ -204,9 +213,9 @@ class Listeners:
             table["certificate"], table["key"] = source.path(certificate), source.path(key)
             for one in ("smtpd_tls_chain_files", "smtpd_tls_cert_file", "smtpd_tls_key_file"):
                 if source.is_set(one):
-                    self._ledger.carried(one, source.raw(one), "[tls]")
+                    self._reckoning.carried(one, source.raw(one), "[tls]")
         elif source.is_set("smtpd_tls_key_file"):
-            self._ledger.same("smtpd_tls_key_file", source.raw("smtpd_tls_key_file"), "goes with its certificate")
+            self._reckoning.same("smtpd_tls_key_file", source.raw("smtpd_tls_key_file"), "goes with its certificate")
         for line in source.maps("tls_server_sni_maps"):
             files = words(line.value)
             where = f"tls_server_sni_maps: {line.where}"
@@ -214,25 +223,27 @@ class Listeners:
             try:
                 domain_key(host)
             except ValueError as error:
-                self._ledger.left(where, line.key, str(error), '[tls.name."…"]')
+                self._reckoning.left(where, line.key, str(error), '[tls.name."…"]')
                 continue
             if files and self._is_readable(where, files[-1], files[0]):
                 names = self._house.table("tls").setdefault("name", {})
                 names[host] = {"certificate": source.path(files[-1]), "key": source.path(files[0])}
-                self._ledger.carried(where, line.key, "[tls.name]")
+                self._reckoning.carried(where, line.key, "[tls.name]")
         if "TLSv1.3" in source["smtpd_tls_mandatory_protocols"] and ">=" in source["smtpd_tls_mandatory_protocols"]:
             self._house.table("tls")["minimum_version"] = "1.3"
 
     def _is_readable(self, name: str, certificate: str, key: str) -> bool:
         if SNAKEOIL in certificate:
-            self._ledger.same(name, certificate, "nobody vouches for it; the server makes one of its own")
+            self._reckoning.same(name, certificate, "nobody vouches for it; the server makes one of its own")
             return False
         for path in (certificate, key):
             try:
                 with open(self._source.path(path), "rb"):
                     pass
             except OSError as error:
-                self._ledger.left(name, path, f"cannot be read: {error.strerror}", "[tls] certificate and key, or acme")
+                self._reckoning.left(
+                    name, path, f"cannot be read: {error.strerror}", "[tls] certificate and key, or acme"
+                )
                 return False
         return True
 

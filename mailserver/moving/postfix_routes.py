@@ -1,82 +1,32 @@
-"""Where Postfix sends mail for others: relayhost, transport_maps, sender-dependent relays, passwords, TLS."""
+"""Where Postfix sends mail for others: relayhost, transport_maps, sender-dependent relays."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-from mailserver.config.next_hop import next_host_name
 from mailserver.config.values import domain_key, mail_address
 from mailserver.moving.house import House
 from mailserver.moving.postfix_files import Service, words
+from mailserver.moving.postfix_hops import BY_HAND, LEVELS, Hops, RelayHop
 from mailserver.moving.postfix_source import Line, PostfixSource
 
-__all__ = ["RelayHop", "Routes"]
+__all__ = ["Routes"]
 
-LEVELS = {
-    "": "opportunistic", "none": "none", "may": "opportunistic", "dane": "opportunistic", "encrypt": "required",
-    "dane-only": "verified", "fingerprint": "required", "verify": "verified", "secure": "verified",
-}  # fmt: skip
-PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "lmtp": 24}
-CLIENT_OPTIONS = {"smtp_bind_address": "source_ipv4", "smtp_bind_address6": "source_ipv6"}
-NOTHING = frozenset({"syslog_name", "smtp_fallback_relay", "smtp_connect_timeout", "smtp_helo_timeout"})
 LOCAL = frozenset({"local", "virtual"})
-BY_HAND = "write a [[route]] for it by hand (docs/relay.md)"
-
-
-@dataclass(frozen=True, slots=True)
-class RelayHop:
-    """A next hop: `host` is "" for each domain's own hosts; `key` is how it stands there, as tables name it."""
-
-    host: str = ""
-    port: int = 25
-    look_up_mx: bool = False
-    key: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> RelayHop:
-        """``[host]:port``, ``host``, ``[2001:db8::1]``.  Raises ValueError."""
-        if not text:
-            return cls()
-        match = re.fullmatch(r"\[(?:ipv6:)?([^\]]+)\](?::(.+))?", text, re.IGNORECASE)
-        host, port, direct = (match[1], match[2], True) if match else (*text.partition(":")[::2], False)
-        number = int(port) if port and port.isdigit() else PORTS.get(port or "smtp", 0)
-        if not number:
-            number = _service_port(port or "")
-        next_host_name(host)
-        is_address = _is_address(host)
-        return cls(host, number, look_up_mx=not direct and not is_address, key=text)
-
-    def keys(self) -> dict[str, Any]:
-        """As a ``[[route]]`` has it."""
-        if not self.host:
-            return {"use": "mx"} | ({"port": self.port} if self.port != 25 else {})
-        found: dict[str, Any] = {"host": self.host}
-        if self.port != 25:
-            found["port"] = self.port
-        return found | ({"look_up_mx": True} if self.look_up_mx else {})
 
 
 class Routes:
     """Reads them out of `source` into `house`."""
 
     def __init__(self, source: PostfixSource, house: House) -> None:
-        self._source, self._house, self._ledger = source, house, source.ledger
+        self._source, self._house, self._reckoning = source, house, source.reckoning
         self._transports = {line.key: line for line in source.maps("transport_maps")}
         self._services = {
             one.name: one for one in source.services if one.type in ("unix", "inet") and one.program in ("smtp", "lmtp")
         }
-        self._policies = {line.key: line.value for line in source.maps("smtp_tls_policy_maps")}
-        self._passwords = (
-            {line.key: line for line in source.maps("smtp_sasl_password_maps")}
-            if source.is_yes("smtp_sasl_auth_enable")
-            else {}
-        )
-        self._used: set[str] = set()
+        self._hops = Hops(source, house)
         self._written: dict[tuple[str, str], dict[str, Any]] = {}
         self._relay_host = RelayHop()
         self._lmtp: dict[str, str] = {}
@@ -122,7 +72,7 @@ class Routes:
             self._transport(line, ours)
         self._by_sender()
         self._by_policy(relay)
-        self._unused_passwords(relay)
+        self._hops.tell_unused()
         for route in self._written.values():
             self._house.add("route", route)
         for name, where in (
@@ -133,11 +83,11 @@ class Routes:
             ("smtp_tls_security_level", "tls of [relay] and of the routes"), ("smtp_tls_wrappermode", "implicit_tls"),
             ("default_transport", "[relay]"), ("relay_transport", "[[route]]"),
         ):  # fmt: skip
-            if self._source.is_set(name) and not self._ledger.knows(name):
-                self._ledger.carried(name, self._source.raw(name), where)
+            if self._source.is_set(name) and not self._reckoning.knows(name):
+                self._reckoning.carried(name, self._source.raw(name), where)
         if self._source.is_set("parent_domain_matches_subdomains"):
             value = self._source.raw("parent_domain_matches_subdomains")
-            self._ledger.carried("parent_domain_matches_subdomains", value, "names below a domain stand beside it")
+            self._reckoning.carried("parent_domain_matches_subdomains", value, "names below a domain stand beside it")
 
     def lmtp_socket(self, *, delivers_locally: bool) -> dict[str, Any] | None:
         """``[delivery]`` for mailboxes that Postfix hands to an LMTP server, None where it does not."""
@@ -148,17 +98,17 @@ class Routes:
                 continue
             delivery = self._lmtp_delivery(transport, hop)
             if delivery is None and name == "local_transport" and not delivers_locally:
-                self._ledger.same(name, source[name], "mydestination is empty: nothing is delivered here")
+                self._reckoning.same(name, source[name], "mydestination is empty: nothing is delivered here")
                 continue
             if delivery is None:
-                self._ledger.left(
+                self._reckoning.left(
                     name,
                     source[name],
                     "a transport that has no equal",
                     '[delivery] use = "lmtp" or "pipe" (docs/delivery.md)',
                 )
                 continue
-            self._ledger.carried(name, source[name], "[delivery]")
+            self._reckoning.carried(name, source[name], "[delivery]")
             return delivery
         return None
 
@@ -184,14 +134,14 @@ class Routes:
         transport, _, hop = source["default_transport"].partition(":")
         first = (words(source["relayhost"]) or [""])[0]
         for other in words(source["relayhost"])[1:]:
-            self._ledger.left(
+            self._reckoning.left(
                 "relayhost: further",
                 other,
                 "one host takes all mail",
                 "a name with several addresses, or its MX records (look_up_mx)",
             )
         if transport in ("error", "retry", "discard") or transport not in self._services:
-            self._ledger.left(
+            self._reckoning.left(
                 "default_transport",
                 source["default_transport"],
                 "mail for others has no other way here",
@@ -203,7 +153,7 @@ class Routes:
         if to is None:
             return relay
         self._relay_host = to
-        relay.update(self._hop(self._services[transport], to, ""))
+        relay.update(self._hops.keys(self._services[transport], to, ""))
         if to.host:
             relay["use"] = "smarthost"
         return relay
@@ -212,74 +162,8 @@ class Routes:
         try:
             return RelayHop.parse(text)
         except ValueError as error:
-            self._ledger.left(name, text, str(error), BY_HAND)
+            self._reckoning.left(name, text, str(error), BY_HAND)
             return None
-
-    def _hop(self, service: Service, to: RelayHop, sender: str) -> dict[str, Any]:
-        """How to connect there: host, TLS, our address, the log-in."""
-        keys = to.keys()
-        level = self._source.value_for(service, "smtp_tls_security_level").lower()
-        if to.key.lower() in self._policies:
-            level = self._level(to.key.lower())
-        keys["tls"] = LEVELS.get(level, "required")
-        if level not in LEVELS:
-            self._ledger.left(
-                "smtp_tls_security_level", level, "no level that is known here", "see tls in docs/relay.md"
-            )
-        if level == "":
-            self._ledger.carried(
-                "smtp_tls_security_level",
-                "",
-                'tls = "opportunistic": encrypted where it is offered; Postfix as it stood never did',
-            )
-        for option, key in CLIENT_OPTIONS.items():
-            value = self._source.value_for(service, option).strip("[]")
-            if value:
-                keys[key] = value.removeprefix("IPv6:")
-                if self._source.is_set(option):
-                    self._ledger.carried(option, value, key)
-        for option, value in service.options.items():
-            if option not in CLIENT_OPTIONS and option not in NOTHING and not option.startswith("smtp_tls"):
-                self._ledger.left(f"master.cf {service.key}: {option}", value, "not for one way alone", BY_HAND)
-        implicit = self._source.value_for(service, "smtp_tls_wrappermode").lower() == "yes"
-        if implicit and to.host:
-            keys["implicit_tls"] = True
-        login = self._login(to, sender)
-        keys.update(login)
-        if (login or implicit) and keys["tls"] not in ("required", "verified"):
-            keys["tls"] = "required"
-            self._ledger.carried(
-                "smtp_sasl_password_maps: TLS",
-                to.key,
-                'tls = "required": a password never goes over a connection in the clear',
-            )
-        return keys
-
-    def _level(self, key: str) -> str:
-        level, *attributes = self._policies[key].split() or [""]
-        for one in attributes:
-            self._ledger.left(
-                f"smtp_tls_policy_maps: {key}", one, "attributes of a level have no equal", "see tls in docs/relay.md"
-            )
-        return level.lower()
-
-    def _login(self, to: RelayHop, sender: str) -> dict[str, Any]:
-        if not to.host:
-            return {}
-        by_sender = self._source.is_yes("smtp_sender_dependent_authentication") and sender
-        bare = sender.removeprefix("@") if sender.startswith("@") else sender
-        for key in (*([bare, f"@{bare.rpartition('@')[2]}"] if by_sender else []), to.key.lower(), to.host.lower()):
-            line = self._passwords.get(key)
-            if line is None:
-                continue
-            self._used.add(key)
-            user, colon, password = line.value.partition(":")
-            if not colon or not user:
-                self._ledger.left(f"smtp_sasl_password_maps: {line.where}", key, "no user and password", BY_HAND)
-                return {}
-            name = f"{user}-at-{to.host}" if by_sender and "@" in key else to.host
-            return {"username": user, "password_file": self._house.secret(name, password)}
-        return {}
 
     # --- by recipient ---
 
@@ -289,31 +173,31 @@ class Routes:
         if not relay_domains:
             return
         if transport not in self._services or self._services[transport].program != "smtp":
-            self._ledger.left(
+            self._reckoning.left(
                 "relay_transport", self._source["relay_transport"], "a transport that has no equal", BY_HAND
             )
             return
         if hop and (to := self._destination("relay_transport", hop)) is not None:
             for name in relay_domains:
-                self._write(name, "", self._hop(self._services[transport], to, ""))
+                self._write(name, "", self._hops.keys(self._services[transport], to, ""))
 
     def _transport(self, line: Line, ours: Sequence[str]) -> None:
         name = f"transport_maps: {line.where}"
         transport, colon, hop = line.value.partition(":")
         value = f"{line.key} {line.value}"
         if not colon:
-            self._ledger.left(name, value, "no transport", BY_HAND)
+            self._reckoning.left(name, value, "no transport", BY_HAND)
         elif not transport and not hop:
-            self._ledger.same(name, value, "as if it did not stand there")
+            self._reckoning.same(name, value, "as if it did not stand there")
         elif "@" in line.key:
-            self._ledger.left(
+            self._reckoning.left(
                 name,
                 value,
                 "routes are by domain, not by address",
                 "an alias that leads to another domain, or a router (docs/plugins/router.md)",
             )
         elif transport in LOCAL:
-            self._ledger.same(name, value, "what is delivered here is delivered by [delivery]")
+            self._reckoning.same(name, value, "what is delivered here is delivered by [delivery]")
         elif transport == "error":
             self._refused(name, line, hop, ours)
         elif line.key == "*":
@@ -329,9 +213,9 @@ class Routes:
                 and len(self._lmtp) == 1
             ):
                 self._house.tables["delivery"] = delivery
-                self._ledger.carried(name, value, "[delivery], for all domains that are delivered here")
+                self._reckoning.carried(name, value, "[delivery], for all domains that are delivered here")
             else:
-                self._ledger.left(
+                self._reckoning.left(
                     name, value, "a transport that has no equal", "[delivery] (one for all domains), or a filter"
                 )
         else:
@@ -342,9 +226,9 @@ class Routes:
                     or self._services.get("smtp")
                     or Service("smtp", "unix", (), ("smtp",))
                 )
-                self._write(line.key, "", self._hop(service, to, ""))
+                self._write(line.key, "", self._hops.keys(service, to, ""))
                 if self._subdomains_too and not line.key.startswith("."):
-                    self._write(f".{line.key}", "", self._hop(service, to, ""))
+                    self._write(f".{line.key}", "", self._hops.keys(service, to, ""))
 
     @property
     def _subdomains_too(self) -> bool:
@@ -354,22 +238,22 @@ class Routes:
         service = self._services.get(transport or "smtp")
         to = self._destination(name, hop)
         if service is None or service.program != "smtp" or to is None:
-            self._ledger.left(name, value, "a transport that has no equal", BY_HAND)
+            self._reckoning.left(name, value, "a transport that has no equal", BY_HAND)
             return
         relay = self._house.table("relay")
         kept = {key: relay[key] for key in ("networks", "domains") if key in relay}
         relay.clear()
-        relay.update({"use": "smarthost" if to.host else "mx"} | self._hop(service, to, "") | kept)
+        relay.update({"use": "smarthost" if to.host else "mx"} | self._hops.keys(service, to, "") | kept)
         self._relay_host = to
-        self._ledger.carried(name, value, "[relay]")
+        self._reckoning.carried(name, value, "[relay]")
 
     def _refused(self, name: str, line: Line, reason: str, ours: Sequence[str]) -> None:
         words_of = re.sub(r"^[45]\.\d+\.\d+\s*", "", reason).strip()
         if line.key in ours:
             self._house.table("domain").setdefault(line.key, {})["disabled"] = True
-            self._ledger.carried(name, f"{line.key} {line.value}", "disabled = true of the domain")
+            self._reckoning.carried(name, f"{line.key} {line.value}", "disabled = true of the domain")
         elif line.key == "*":
-            self._ledger.left(name, f"{line.key} {line.value}", "all mail would be refused", '[relay] use = "none"')
+            self._reckoning.left(name, f"{line.key} {line.value}", "all mail would be refused", '[relay] use = "none"')
         else:
             clean = "".join(c for c in words_of if c.isascii() and c.isprintable())[:200]
             self._write(line.key, "", {"use": "none"} | ({"reason": clean} if clean else {}))
@@ -384,7 +268,7 @@ class Routes:
             if line.value.upper() == "DUNNO" or not line.value:
                 rule = sender.removeprefix("@")
                 if sender != null and self._is_rule(name, rule):  # as all others, whatever stands for his domain
-                    self._write("", rule, self._hop(self._service("smtp"), self._relay_host, sender))
+                    self._write("", rule, self._hops.keys(self._service("smtp"), self._relay_host, sender))
                     senders[sender] = None
                 continue
             to = self._destination(name, line.value)
@@ -392,14 +276,14 @@ class Routes:
             if to is None or not self._is_rule(name, rule):
                 continue
             senders[sender] = None
-            self._write("", rule, self._hop(self._service("smtp"), to, sender))
+            self._write("", rule, self._hops.keys(self._service("smtp"), to, sender))
         for line in self._source.maps("sender_dependent_default_transport_maps"):
             self._sender_transport(line)
         if self._source.is_yes("smtp_sender_dependent_authentication"):
-            for key in [one for one in self._passwords if "@" in one and one not in senders]:
-                to = replace(self._relay_host)
+            for key in [one for one in self._hops.passwords if "@" in one and one not in senders]:
+                to = self._relay_host
                 if to.host and self._is_rule("smtp_sasl_password_maps", key.removeprefix("@")):
-                    self._write("", key.removeprefix("@"), self._hop(self._service("smtp"), to, key))
+                    self._write("", key.removeprefix("@"), self._hops.keys(self._service("smtp"), to, key))
 
     def _sender_transport(self, line: Line) -> None:
         name = f"sender_dependent_default_transport_maps: {line.where}"
@@ -408,18 +292,18 @@ class Routes:
         to = self._destination(name, hop) if hop else self._relay_host
         rule = "<>" if line.key == "<>" else line.key.removeprefix("@")
         if service is None or service.program != "smtp" or to is None or not self._is_rule(name, rule):
-            self._ledger.left(name, f"{line.key} {line.value}", "a transport that has no equal", BY_HAND)
+            self._reckoning.left(name, f"{line.key} {line.value}", "a transport that has no equal", BY_HAND)
             return
         if ("", rule) in self._written:  # sender_dependent_relayhost_maps says the host, this one the transport
-            self._ledger.left(
+            self._reckoning.left(
                 name,
                 f"{line.key} {line.value}",
                 "the same sender has a relayhost of its own, which is carried over",
                 BY_HAND,
             )
             return
-        self._write("", rule, self._hop(service, to, line.key))
-        self._ledger.carried(name, f"{line.key} {line.value}", "[[route]] with sender")
+        self._write("", rule, self._hops.keys(service, to, line.key))
+        self._reckoning.carried(name, f"{line.key} {line.value}", "[[route]] with sender")
 
     def _service(self, name: str) -> Service:
         return self._services.get(name) or Service(name, "unix", (), ("smtp",))
@@ -429,7 +313,7 @@ class Routes:
             if rule != "<>":
                 mail_address(rule) if "@" in rule else domain_key(rule)
         except ValueError as error:
-            self._ledger.left(name, rule, str(error), BY_HAND)
+            self._reckoning.left(name, rule, str(error), BY_HAND)
             return False
         return True
 
@@ -437,59 +321,37 @@ class Routes:
 
     def _by_policy(self, relay: Mapping[str, Any]) -> None:
         hops = {str(one) for one in (self._relay_host.key.lower(),)}
-        for key in self._policies:
+        for key in self._hops.policies:
             name = f"smtp_tls_policy_maps: {key}"
-            if key in hops or self._ledger.knows(name):
+            if key in hops or self._reckoning.knows(name):
                 continue
             if key.startswith("[") or ":" in key:
-                self._ledger.same(
-                    name, self._policies[key], "a host to which no route leads, or the level of a route that has it"
+                self._reckoning.same(
+                    name,
+                    self._hops.policies[key],
+                    "a host to which no route leads, or the level of a route that has it",
                 )
             elif relay["use"] != "mx":
-                self._ledger.same(name, self._policies[key], "all mail goes by the relayhost, so that it had no effect")
+                self._reckoning.same(
+                    name, self._hops.policies[key], "all mail goes by the relayhost, so that it had no effect"
+                )
             elif (key, "") in self._written:
-                self._ledger.same(name, self._policies[key], "the route of this domain has its own next hop")
+                self._reckoning.same(name, self._hops.policies[key], "the route of this domain has its own next hop")
             else:
-                tls = LEVELS.get(self._level(key))
+                tls = LEVELS.get(self._hops.level(key))
                 if tls is None:
-                    self._ledger.left(
-                        name, self._policies[key], "no level that is known here", "see tls in docs/relay.md"
+                    self._reckoning.left(
+                        name, self._hops.policies[key], "no level that is known here", "see tls in docs/relay.md"
                     )
                 else:
                     self._write(key, "", {"tls": tls})
-
-    def _unused_passwords(self, relay: Mapping[str, Any]) -> None:
-        for key, line in self._passwords.items():
-            if key not in self._used:
-                why = "nothing leads to this host, so that nobody would use it"
-                self._ledger.left(
-                    f"smtp_sasl_password_maps: {line.where}",
-                    key,
-                    why,
-                    "write a [[route]] with username and password_file",
-                )
 
     def _write(self, domain: str, sender: str, keys: Mapping[str, Any]) -> None:
         try:
             if domain:
                 domain_key("*" + domain if domain.startswith(".") else domain)
         except ValueError as error:
-            self._ledger.left("transport_maps", domain, str(error), BY_HAND)
+            self._reckoning.left("transport_maps", domain, str(error), BY_HAND)
             return
         rule = {name: value for name, value in (("domain", domain), ("sender", sender)) if value}
         self._written[domain, sender] = rule | dict(keys)
-
-
-def _service_port(name: str) -> int:
-    try:
-        return socket.getservbyname(name, "tcp")
-    except OSError:
-        raise ValueError(f"{name!r} is no port") from None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -52,8 +52,8 @@ class PostfixSource:
     Raises `NoPostfix`.
     """
 
-    def __init__(self, directory: str, ledger: Reckoning, *, root: str = "") -> None:
-        self.directory, self.root, self.ledger = os.path.abspath(directory), root.rstrip("/"), ledger
+    def __init__(self, directory: str, reckoning: Reckoning, *, root: str = "") -> None:
+        self.directory, self.root, self.reckoning = os.path.abspath(directory), root.rstrip("/"), reckoning
         try:
             self.written: dict[str, str] = main_lines(_text(os.path.join(directory, "main.cf")))
         except OSError as error:
@@ -95,6 +95,7 @@ class PostfixSource:
 
     def path(self, path: str) -> str:
         """Where a file of the configuration is."""
+        path = path.replace("\0", "")  # which no file has in its name
         whole = path if path.startswith("/") else os.path.join(self.directory, path)
         return whole if not self.root or whole.startswith(self.root + "/") else self.root + whole
 
@@ -108,7 +109,7 @@ class PostfixSource:
             return ""
 
     def lines(self, parameter: str, spec: str, *, aliases: bool = False) -> Iterator[Line]:
-        """The lines of one map, ``hash:/etc/postfix/virtual``.  What cannot be listed is told to the ledger."""
+        """The lines of one map, ``hash:/etc/postfix/virtual``.  What cannot be listed is told to the reckoning."""
         bare = re.sub(r"^(proxy|maildrop|fail):", "", spec)
         kind, colon, rest = bare.partition(":")
         if not colon:
@@ -125,7 +126,7 @@ class PostfixSource:
             return  # Postfix's own default, which says nothing where there is no NIS
         if kind not in FILES:
             why = f"{kind}: {'patterns have no equal here' if kind in ('regexp', 'pcre') else LIVE}"
-            self.ledger.left(
+            self.reckoning.left(
                 parameter, spec, why, _INSTEAD.get(parameter, "write what it says into the new configuration by hand")
             )
             return
@@ -134,7 +135,7 @@ class PostfixSource:
             text = self._source(parameter, kind, path)
         except (OSError, UnicodeError, NoPostfix) as error:
             why = getattr(error, "strerror", None) or str(error)
-            self.ledger.left(
+            self.reckoning.left(
                 parameter, spec, f"{path} cannot be read: {why}", "make it readable and run the import again"
             )
             return
@@ -147,7 +148,7 @@ class PostfixSource:
         for number, key, value in read:
             where = f"{path}:{number}"
             if key in seen:
-                self.ledger.left(
+                self.reckoning.left(
                     f"{parameter}: {where}", key, "the key is there twice, and Postfix takes the first", "remove it"
                 )
                 continue
@@ -175,7 +176,7 @@ class PostfixSource:
                         for one in words(line)
                     ]
                 except (OSError, UnicodeError) as error:
-                    self.ledger.left(parameter, word, f"cannot be read: {error}", "add what it lists by hand")
+                    self.reckoning.left(parameter, word, f"cannot be read: {error}", "add what it lists by hand")
             elif re.match(r"[a-z]+:.*/|inline:|static:", word):
                 found += [line.key for line in self.lines(parameter, word)]
             else:
@@ -207,7 +208,7 @@ class PostfixSource:
         try:
             return master_services(_text(os.path.join(self.directory, "master.cf")))
         except OSError as error:
-            self.ledger.left(
+            self.reckoning.left(
                 "master.cf", "", f"cannot be read: {error.strerror}", "say in [[listen]] where the server listens"
             )
             return []
@@ -223,7 +224,7 @@ class PostfixSource:
                 and os.stat(path).st_mtime > os.stat(compiled).st_mtime + 1
             ):
                 why = f"{path} was changed after {compiled} was made: its newer text is taken, which Postfix does not have yet"
-                self.ledger.carried(f"{parameter}: {path}", kind, why)
+                self.reckoning.carried(f"{parameter}: {path}", kind, why)
             return text
         if shutil.which("postmap") is None:
             raise NoPostfix(f"there is only {compiled}, and no postmap to read it")

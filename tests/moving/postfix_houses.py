@@ -1,4 +1,4 @@
-"""Five configurations of Postfix as they are met, and where their mail goes.
+"""Six configurations of Postfix as they are met, and where their mail goes.
 
 What is expected was asked of Postfix itself (`make proof P=moving` asks again): the mail's transport and next hop, after aliases.
 """
@@ -330,4 +330,53 @@ content_filter =
     },
 )
 
-HOUSES = (COMPANY, NULL_CLIENT, BACKUP, DEBIAN, BIG)
+ODD = PostfixHouse(
+    home="odd.example",
+    name="one in which it matters who comes first",
+    main="""\
+compatibility_level = 3.6
+myhostname = mx.odd.example
+mydomain = odd.example
+myorigin = odd.example
+mydestination = odd.example, mx.odd.example
+mynetworks = 127.0.0.0/8
+alias_maps = hash:/etc/aliases
+recipient_delimiter = +
+virtual_mailbox_domains = cat.example, dog.example
+virtual_mailbox_maps = hash:/etc/postfix/boxes
+virtual_alias_maps = hash:/etc/postfix/virtual
+relay_domains = up.example
+transport_maps = hash:/etc/postfix/transport
+relayhost = relay.example:2525
+sender_dependent_relayhost_maps = hash:/etc/postfix/senders
+""",
+    trips=(
+        Trip("dave@cat.example", ("local alice@dog.example",)),
+        Trip("bob@cat.example", ("local bob@cat.example",)),
+        Trip("x+y@cat.example", ("local alice@dog.example",)),
+        Trip("list+sub@dog.example", ("local bob@cat.example",)),
+        Trip("list@dog.example", ("local alice@dog.example",)),
+        Trip("hostmaster@odd.example", ("local alice@dog.example",)),
+        Trip("hostmaster@mx.odd.example", ("local alice@dog.example",)),
+        Trip("ute@odd.example", ("local ute@odd.example",)),
+        Trip("TEAM@ODD.example", ("local ute@odd.example", "local bob@cat.example", "relay.example:2525 x@far.example")),
+        Trip("max@odd.example", ("local ute@odd.example",)),
+        Trip("chain1@dog.example", ("local ute@odd.example",)),
+        Trip("a@sub.up.example", ("relay.example:2525 a@sub.up.example",)),
+        Trip("a@up.example", ("up-host.example:25 a@up.example",)),
+        Trip("z@by.example", ("by-host.example:25 z@by.example",), "ute@odd.example"),
+        Trip("z@far.example", ("other.example:25 z@far.example",), "ute@odd.example"),
+        Trip("z@far.example", ("nul.example:25 z@far.example",), ""),
+    ),
+    files={
+        "boxes": "alice@dog.example x\nbob@cat.example x\ndave@cat.example x\n",
+        "virtual": "@cat.example alice@dog.example\nbob@cat.example bob@cat.example\nlist+sub@dog.example bob@cat.example\n"
+        "list@dog.example alice@dog.example\nhostmaster alice@dog.example\nchain1@dog.example chain2@dog.example\n"
+        "chain2@dog.example ute\n",
+        "transport": "up.example smtp:[up-host.example]\nby.example smtp:[by-host.example]\n",
+        "senders": "ute@odd.example [other.example]\n<> [nul.example]\n",
+    },
+    etc={"aliases": "team: ute, bob@cat.example, x@far.example\nmax: ute\n"},
+)
+
+HOUSES = (COMPANY, NULL_CLIENT, BACKUP, DEBIAN, BIG, ODD)

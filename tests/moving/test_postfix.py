@@ -64,7 +64,7 @@ class Imported(SynchronousTestCase):
             if isinstance(route, Local):
                 found.add(f"local {route.mailbox.user}@{route.mailbox.domain}")
             elif isinstance(route, Remote):
-                way = way_of(configuration)(Address.parse(trip.sender), route.address)
+                way = way_of(configuration)(Address.parse(trip.sender) if trip.sender else None, route.address)
                 host = way.get("host") or "mx"
                 found.add("refused" if way["use"] == "none" else f"{host}:{way['port']} {route.address}")
             else:
@@ -94,6 +94,9 @@ class Routes(Imported):
 
     def test_a_big_house_has_the_routes_that_postfix_has(self) -> None:
         self.same_routes(HOUSES[4])
+
+    def test_who_comes_first_is_as_with_postfix(self) -> None:
+        self.same_routes(HOUSES[5])
 
 
 class Files(Imported):
@@ -151,13 +154,13 @@ class Account(Imported):
                 shutil.rmtree(self.root / "etc", ignore_errors=True)
                 moved = self.read(house)
                 for name in main_lines(house.main):
-                    self.assertTrue(moved.ledger.knows(name), name)
-                self.assertTrue(moved.ledger.knows("master.cf smtp/inet"))
-                for one in moved.ledger.of("left"):
+                    self.assertTrue(moved.reckoning.knows(name), name)
+                self.assertTrue(moved.reckoning.knows("master.cf smtp/inet"))
+                for one in moved.reckoning.of("left"):
                     self.assertTrue(one.why and one.todo, one)
 
     def test_what_is_left_is_told_by_name_value_and_reason(self) -> None:
-        left = {one.name.rpartition("/")[2]: one for one in self.read(BIG).ledger.of("left")}
+        left = {one.name.rpartition("/")[2]: one for one in self.read(BIG).reckoning.of("left")}
         self.assertEqual(left["sender_bcc_maps"].value, "hash:/etc/postfix/bcc")
         self.assertIn("patterns have no equal", left["virtual_alias_maps"].why)
         self.assertIn("nothing leads to this host", left["passwords:3"].why)
@@ -174,7 +177,7 @@ class Account(Imported):
         with (self.root / "etc" / "postfix" / "main.cf").open("a") as file:
             file.write("message_size_limt = 1\nvirtual_alias_expansion_limit = 5\n")
         self.patch(PostfixSource, "_ask_postconf", ASK)
-        left = {one.name: one for one in self.read(COMPANY).ledger.of("left")}
+        left = {one.name: one for one in self.read(COMPANY).reckoning.of("left")}
         self.assertIn("no such parameter", left["message_size_limt"].why)
         self.assertIn("nothing here has this name", left["virtual_alias_expansion_limit"].why)
 
@@ -190,7 +193,7 @@ class Odd(Imported):
         return self.read(house)
 
     def left(self, moved: ReadHouse) -> str:
-        return "\n".join(f"{one.name} = {one.value}: {one.why}" for one in moved.ledger.of("left"))
+        return "\n".join(f"{one.name} = {one.value}: {one.why}" for one in moved.reckoning.of("left"))
 
     def test_an_account_behind_an_alias_or_a_catch_all_is_not_made_as_its_mail_would_go_elsewhere(self) -> None:
         moved = self.changed(COMPANY, virtual="alice@company.example bob@company.example\n@company.test carol@company.example\n")
@@ -242,6 +245,14 @@ class Odd(Imported):
         self.assertEqual((relay["use"], relay["host"], relay["port"]), ("smarthost", "gate.example", 26))
         self.assertEqual(relay["domains"], ["localhost", "company.example"])
 
+    def test_a_password_that_is_not_utf8_is_kept_octet_by_octet_and_text_that_is_none_is_told(self) -> None:
+        folder = lay_out(HOUSES[1], self.root)
+        (folder / "sasl_passwd").write_bytes(b"[smtp.provider.example]:587 w\xe9b:p\xe4ss\n")
+        said = run("import", "postfix", "--root", str(self.root), "--output", str(self.output), "--data", str(self.data))
+        self.assertIn("is not UTF-8", said.out)
+        self.assertEqual((self.root / "smtp.provider.example.password").read_bytes(), b"p\xe4ss\n")
+        self.assertIn("username = \"w\ufffdb\"", self.output.read_text())
+
     def test_text_of_a_table_cannot_become_a_key_of_the_configuration(self) -> None:
         moved = self.changed(COMPANY, virtual='"quo\\"te]x"@company.example alice@company.example\n')
         text = toml_of(moved.house.tables)
@@ -266,7 +277,7 @@ class Text(SynchronousTestCase):
         self.assertEqual(alias_members('a, "|cmd x, y" , "b c"@d.example,/f'), ["a", "|cmd x, y", '"b c"@d.example', "/f"])
 
     def test_the_ledger_knows_a_setting_by_a_line_of_it(self) -> None:
-        ledger = Reckoning()
-        ledger.left("maps: /x:3", "long " * 100, "why", "do")
-        self.assertTrue(ledger.knows("maps"))
-        self.assertEqual(len(ledger.of("left")[0].value), 200)
+        reckoning = Reckoning()
+        reckoning.left("maps: /x:3", "long " * 100, "why", "do")
+        self.assertTrue(reckoning.knows("maps"))
+        self.assertEqual(len(reckoning.of("left")[0].value), 200)
