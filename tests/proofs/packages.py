@@ -311,6 +311,7 @@ def installed_to_purged(root: Path) -> int:
     with serving(server):
         sent(port, "one")
         arrived(maildir, 1)
+        shutil.rmtree(data / "mail/example.org/bob", ignore_errors=True)
         (data / "mail/example.org/bob").write_text("no folder")
         sent(port, "waits", "bob@example.org")
         until_deferred(inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def from_first_start_to_purge(work: Path) -> int:
         name = next((root / "packages").glob("mailserver_*.deb")).name
         apt_in(root, "install", f"/packages/{name}")
     (root / "usr/sbin/policy-rc.d").unlink()
+    return lived_through(root)
+
+
+def lived_through(root: Path) -> int:
+    """The same in a root in which the package is installed already."""
     configuration = root / "etc/mailserver/mailserver.toml"
     mail = root / "var/lib/mailserver/mail/example.org"
     with booted(root) as system:
@@ -71,7 +77,7 @@ def from_first_start_to_purge(work: Path) -> int:
 def crashed(system: Booted) -> None:
     """A process that is killed has a successor."""
     before = value(system, "MainPID")
-    right(system, "kill", "-KILL", before)
+    right(system, "systemctl", "kill", "--signal=KILL", "--kill-whom=main", MAIN)
     expect(system.until(lambda: state(system, MAIN) == "active" and value(system, "MainPID") not in (before, "0")), journal(system))
 
 
@@ -94,6 +100,7 @@ def traced(system: Booted, configuration: Path) -> None:
 
 def upgraded(system: Booted, root: Path, mail: Path) -> None:
     """What ran is another process afterwards; mail that waited is delivered by it, and the operator's configuration is as it was."""
+    shutil.rmtree(mail / "bob", ignore_errors=True)
     (mail / "bob").write_text("no folder")
     right(system, "/usr/bin/python3", "-c", SEND, "bob@example.org")
     expect(system.until(lambda: "deferred" in system.ran("mailserver", "queue", "list", "--json").stdout), "nothing waits in the queue")
