@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -185,8 +185,9 @@ class _Connections:
             protocol.transport.loseConnection()  # an answer that is on its way arrives; the timer bounds it
 
 
+@implementer(IHandshakeListener)
 class _Silent(Protocol):
-    """The handshake was all (RFC 8737 section 4); whatever comes ends it."""
+    """The handshake was all (RFC 8737 section 4)."""
 
     transport: Any
 
@@ -197,9 +198,12 @@ class _Silent(Protocol):
         """It is open."""
         self._connections.opened(self)
 
+    def handshakeCompleted(self) -> None:
+        """The CA has seen the certificate."""
+        self.transport.loseConnection()
+
     def dataReceived(self, data: bytes) -> None:
         """Nothing is said here."""
-        self.transport.loseConnection()
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """It is closed."""

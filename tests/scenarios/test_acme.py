@@ -105,6 +105,8 @@ class ByACME(ScenarioCase):
         self.assertEqual(server.status()["certificates"]["mail"]["failures"], 0)
         server.stop()
         self.assertEqual(server.command("certificate", "list", "--json").returncode, 0)  # without a server
+        said = server.log()
+        self.assertEqual(said.count("a certificate for mx.example.org, until "), 4, said)
 
     def test_a_server_that_is_killed_while_it_orders_has_a_key_that_fits_and_a_certificate_in_the_end(self) -> None:
         server = self.house()
