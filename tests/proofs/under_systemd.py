@@ -1,4 +1,5 @@
-"""The Debian package's units, run by systemd: first start, reload, a crash, an upgrade with mail in the queue, socket, traces, purge."""
+"""The Debian package's units, run by systemd: first start, reload, a crash, traces, the web process, an upgrade with mail in the
+queue, socket, purge."""
 
 from __future__ import annotations
 
@@ -25,6 +26,36 @@ class Collector(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200); self.send_header("Content-Type", "application/x-protobuf"); self.send_header("Content-Length", "0"); self.end_headers()
 http.server.HTTPServer(("127.0.0.1", 4318), Collector).serve_forever()
+"""
+WEB = """
+[[listen]]
+service = "web"
+endpoint = "tcp6:443"
+tls = "implicit"
+[web]
+imap = "mail.example.org"
+socket = "/run/mailserver/web.sock"
+socket_group = "mailserver-web-socket"
+"""
+ASK = """
+import http.client, json, socket, ssl
+context = ssl._create_unverified_context()
+with context.wrap_socket(socket.create_connection(("127.0.0.1", 443), 20), server_hostname="mta-sts.example.org") as connection:
+    connection.sendall(b"GET /health/ready HTTP/1.1\\r\\nHost: mta-sts.example.org\\r\\nConnection: close\\r\\n\\r\\n")
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    print(json.loads(answer.read())["ready"])
+"""
+REACH = """
+import os, socket
+control = socket.socket(socket.AF_UNIX)
+folders = "/var/lib/mailserver", "/var/lib/mailserver-keys", "/etc/mailserver", "/home", "/root"
+for what, *arguments in (*[(os.listdir, one) for one in folders], (control.connect, "/var/lib/mailserver/control.sock"), (open, "/var/lib/mailserver/queue.db")):
+    try:
+        what(*arguments)
+    except PermissionError:
+        continue
+    raise SystemExit(f"it reaches {arguments}")
 """
 
 
@@ -68,6 +99,7 @@ def lived_through(root: Path) -> int:
         expect(state(system, MAIN) == "active", journal(system))
         crashed(system)
         traced(system, configuration)
+        web_served(system, configuration)
         upgraded(system, root, mail)
         by_socket(system, configuration)
         removed(system, root, mail)
@@ -96,6 +128,33 @@ def traced(system: Booted, configuration: Path) -> None:
     right(system, "systemctl", "stop", unit, "collector.service")
     waits = right(system, "mailserver", "traces", "status")
     expect(not waits.startswith("0 spans"), waits)
+
+
+def web_served(system: Booted, configuration: Path, python: str = "/usr/bin/python3") -> None:
+    """By a user of its own, without a network, who reaches nothing of the server's; killed, and after a restart, it is there again."""
+    unit = "mailserver-web.service"
+    configuration.write_text(configuration.read_text() + WEB)
+    right(system, "systemctl", "restart", MAIN)
+    right(system, "systemctl", "enable", "--now", unit)
+
+    def answers() -> bool:
+        return system.ran(python, "-c", ASK).stdout == "True\n"
+
+    def told() -> str:
+        return journal(system) + journal(system, unit)
+
+    expect(system.until(answers), told())
+    process = value(system, "MainPID", unit)
+    owner = right(system, "stat", "-c", "%u %g", f"/proc/{process}").split()
+    expect("0" not in owner and owner != right(system, "stat", "-c", "%u %g", f"/proc/{value(system, 'MainPID')}").split(), "it is the server's user")
+    within = ["nsenter", f"--target={process}", "--mount", "--net", "setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
+    right(system, *within, python, "-c", REACH)
+    networks = right(system, "nsenter", f"--target={process}", "--net", "cat", "/proc/net/dev").split("\n")[2:]
+    expect([line.partition(":")[0].strip() for line in networks if line] == ["lo"], f"it has a network: {networks}")
+    right(system, "systemctl", "kill", "--signal=KILL", unit)
+    expect(system.until(answers) and value(system, "MainPID", unit) != process, told())
+    right(system, "systemctl", "restart", MAIN)
+    expect(system.until(answers), told())
 
 
 def upgraded(system: Booted, root: Path, mail: Path) -> None:
