@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-WAIT_SECONDS = 960.0  # a CA may take its time; the server gives up before that
+WAIT_SECONDS = 270.0  # a CA may take its time; after 240 the server says that it goes on
 
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:

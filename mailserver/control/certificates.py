@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as Late
+
 from mailserver.control.parts import RunningServer
 from mailserver.control.server import CommandRefused
+from mailserver.plugins.awaiting import later, within
 
 __all__ = ["CertificateCommands", "described"]
 
+ANSWER_SECONDS = 240.0  # who asks is hung up on when nothing was said for 300
 REASONS = {"unspecified": 0, "keyCompromise": 1, "superseded": 4, "cessationOfOperation": 5}  # RFC 5280 section 5.3.1
 
 
@@ -50,13 +55,27 @@ class CertificateCommands:
     async def _done(self, what: str, arguments: Mapping[str, Any], doing: Awaitable[Any]) -> dict[str, Any]:
         server = self._server
         try:
-            found = described(await doing)
+            found = described(await within(ANSWER_SECONDS, _kept_going(doing), server.reactor))
+        except Late:
+            raise CommandRefused("the CA keeps us waiting; it goes on all the same: mailserver certificate list") from None
         except Exception as error:
             if not isinstance(error, server.acme.REFUSALS):
                 raise
             raise CommandRefused(str(error)) from error
         server.steps.note(server.ids.next(), "certificate", name=_name(arguments), what=what, by=str(arguments.get("by", "")))
         return {"certificate": found}
+
+
+def _kept_going(doing: Awaitable[Any]) -> Deferred[Any]:
+    """What comes of it.  Cancelling that ends the waiting alone: a CA that has issued a certificate has issued it."""
+    answer: Deferred[Any] = Deferred()
+
+    def told(result: Any) -> None:
+        if not answer.called:
+            answer.callback(result)
+
+    later(doing).addBoth(told)
+    return answer
 
 
 def _name(arguments: Mapping[str, Any]) -> str:
