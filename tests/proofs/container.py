@@ -83,7 +83,9 @@ def built_and_run(work: Path) -> int:
                 if parent_is_outside(pid, root):
                     os.kill(pid, signal.SIGTERM)
             output, _ = server.communicate(timeout=90)
-        expect(server.returncode == 0, f"it ended with {server.returncode}: {output[-2000:]}")
+        # Twisted hands the signal on to itself at its end, which the first process of an engine's container does not feel.
+        ended_well = server.returncode in (0, -signal.SIGTERM) and "Server Shut Down" in output
+        expect(ended_well, f"it ended with {server.returncode}: {output[-2000:]}")
     return 1
 
 
