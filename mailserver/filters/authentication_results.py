@@ -68,13 +68,12 @@ class AuthenticationResults:
         spf = [one for one in findings if one.name == "spf"]
         if spf and self._with_received_spf:
             senders = [one for one in spf if one.properties.get("scope") == "mfrom"]
-            fields.append(AddHeader("Received-SPF", self._received_spf((senders or spf)[0], envelope)))
+            fields.append(AddHeader("Received-SPF", self._received_spf((senders or spf)[0], envelope, address)))
         return fields
 
-    def _received_spf(self, finding: Finding, envelope: Envelope) -> str:
+    def _received_spf(self, finding: Finding, envelope: Envelope, address: str) -> str:
         peer = envelope.peer
         result, is_sender = _text(finding, "result"), finding.properties.get("scope") == "mfrom"
-        address = str(peer.ip or peer.address)
         domain = _text(finding, "domain")
         return received_spf(
             result,

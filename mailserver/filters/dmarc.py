@@ -26,7 +26,6 @@ from mailserver.api import (
     IComponentFactory,
     IContentFilter,
     IStateStore,
-    LookupFailed,
     Network,
     Options,
     Pass,
@@ -36,6 +35,7 @@ from mailserver.api import (
     StorageFault,
     Verdict,
 )
+from mailserver.filters.evidence import nobody_to_ask
 from mailserver.plugins.awaiting import in_time, side_by_side
 from mailserver.trust.authors import TooManyAuthors, author_domains
 from mailserver.trust.dmarc import DMARCResult, Evidence, evaluate
@@ -97,7 +97,7 @@ class DMARC:
             "temperror": options.temperror,
             "permerror": options.no_author,
         }
-        self._resolver = resolver
+        self._query = nobody_to_ask if resolver is None else resolver.query
         self._state = state
         self._clock = clock
 
@@ -168,11 +168,6 @@ class DMARC:
         except StorageFault:
             return False
         return max(counts, default=1) <= DEFERRALS_MOST
-
-    async def _query(self, name: str, record_type: str) -> Any:
-        if self._resolver is None:
-            raise LookupFailed("there is no resolver")
-        return await self._resolver.query(name, record_type)
 
     def _finding(
         self, result: DMARCResult, disposition: str = "none", override: str = "", comment: str = "", *, weak: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from mailserver.api import Address, AddressError, Content, Envelope, Finding, normal_names
+from mailserver.api import Address, AddressError, Answer, Content, Envelope, Finding, LookupFailed, normal_names
 from mailserver.mail.originators import OriginatorError, originators
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "domain_forms",
     "is_answered_for",
     "is_denied",
+    "nobody_to_ask",
     "normal_addresses",
     "passed",
     "proofs_of",
@@ -105,6 +106,11 @@ def author_of(content: Content) -> Sequence[Address]:
     except OriginatorError:
         return ()
     return authors if len(authors) == 1 else ()
+
+
+async def nobody_to_ask(_name: str, _record_type: str) -> Answer:
+    """In the place of `IResolver.query` where there is no resolver.  Raises `LookupFailed`."""
+    raise LookupFailed("there is no resolver")
 
 
 def normal_addresses(addresses: Sequence[Address]) -> list[str]:

@@ -14,9 +14,9 @@ from mailserver.mail.quick import quick
 
 __all__ = ["Choice", "EntryTable", "Subject", "choose"]
 
-REMEMBERED = 512  # subjects with their keys: of each message there are two, that are looked for several times
-REMEMBERED_NAMES = 8  # of a subject, and so many keys: nobody's message takes much room
-REMEMBERED_KEYS = 50
+REMEMBERED = 1000  # subjects, each with those of the entries that speak of it: a message is asked about at three stages
+REMEMBERED_NAMES = 8  # of a subject, and so many entries: nobody's message takes much room
+REMEMBERED_ENTRIES = 50
 REMEMBERED_CHARACTERS = 64  # a name of many labels has many forms: those of a longer one are made anew
 
 
@@ -70,7 +70,7 @@ class EntryTable:
         self._kinds: Counter[str] = Counter()
         self._lengths: Counter[tuple[int, int]] = Counter()  # of networks: version and prefix
         self._against: Counter[tuple[str, str]] = Counter()  # what a user's or a domain's entry is against
-        self._remembered: dict[tuple[object, ...], tuple[tuple[str, str], ...]] = {}  # keys, until an entry comes or goes
+        self._remembered: dict[tuple[object, ...], list[Entry]] = {}  # what speaks of a subject, until an entry comes or goes
         for entry in entries:
             self.add(entry)
 
@@ -106,6 +106,18 @@ class EntryTable:
 
     def matching(self, subject: Subject, scopes: Sequence[str], now: float) -> list[Entry]:
         """Those that speak of it, and count now: the site's hard ones, then by scope as given, the most specific first."""
+        about = subject.senders, subject.ip, subject.hello, subject.names, subject.signers, *scopes
+        found = self._remembered.get(about)
+        if found is None:
+            found = self._speaking_of(subject, scopes)
+            names = len(subject.senders) + len(subject.names) + len(subject.signers) + len(scopes)
+            if names <= REMEMBERED_NAMES and len(found) <= REMEMBERED_ENTRIES:
+                if len(self._remembered) >= REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[about] = found
+        return [one for one in found if not one.has_ended(now)]
+
+    def _speaking_of(self, subject: Subject, scopes: Sequence[str]) -> list[Entry]:
         keys = self._keys(subject)
         found = []
         for n, scope in enumerate(scopes):
@@ -113,7 +125,7 @@ class EntryTable:
             if of_scope:
                 found += [(not one.hard, n, at, one) for at, key in enumerate(keys) if (one := of_scope.get(key)) is not None]
         found.sort(key=lambda one: one[:3])
-        return [one for _, _, _, one in found if not one.has_ended(now)]
+        return [one for _, _, _, one in found]
 
     def somebody_is_against(self, subject: Subject) -> bool:
         """Some user or some domain of ours has an entry for it that is no allow entry."""
@@ -125,18 +137,6 @@ class EntryTable:
 
     def _keys(self, subject: Subject) -> Iterable[tuple[str, str]]:
         """The most specific first, each once; none of a kind of which there is no entry."""
-        about = subject.senders, subject.ip, subject.hello, subject.names, subject.signers
-        keys = self._remembered.get(about)
-        if keys is None:
-            keys = tuple(self._keys_of(subject))
-            names = len(subject.senders) + len(subject.names) + len(subject.signers)
-            if names <= REMEMBERED_NAMES and len(keys) <= REMEMBERED_KEYS:
-                if len(self._remembered) >= REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[about] = keys
-        return keys
-
-    def _keys_of(self, subject: Subject) -> Iterable[tuple[str, str]]:
         kinds, senders, ip = self._kinds, subject.senders, subject.ip
         keys = [("address", sender) for sender in senders]
         if kinds["domain"] and senders:

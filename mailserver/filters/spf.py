@@ -21,7 +21,6 @@ from mailserver.api import (
     Finding,
     IComponentFactory,
     ISenderFilter,
-    LookupFailed,
     Network,
     Options,
     Pass,
@@ -29,6 +28,7 @@ from mailserver.api import (
     Verdict,
     normal_domain,
 )
+from mailserver.filters.evidence import nobody_to_ask
 from mailserver.plugins.awaiting import in_time, side_by_side
 from mailserver.trust.spf import SPFResult, check_host
 
@@ -74,7 +74,7 @@ class SPF:
             "temperror": options.temperror,
         }
         self._networks = options.networks
-        self._resolver = resolver
+        self._query = nobody_to_ask if resolver is None else resolver.query
         self._clock = clock
 
     async def judge_sender(self, envelope: Envelope) -> Verdict:
@@ -107,11 +107,6 @@ class SPF:
             return await in_time(SECONDS, check_host(self._query, ip, domain, sender, hello), self._clock)
         except TimeoutError:
             return SPFResult("temperror", domain, reason="the DNS took too long")
-
-    async def _query(self, name: str, record_type: str) -> Any:
-        if self._resolver is None:
-            raise LookupFailed("there is no resolver")
-        return await self._resolver.query(name, record_type)
 
     def _finding(self, scope: str, result: SPFResult, address: str, score: float) -> Finding:
         why = result.reason or (result.mechanism and f"by {result.mechanism}")
