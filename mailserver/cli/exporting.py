@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from typing import Any
+
+import apsw
 
 from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import Account, AccountsFile
@@ -19,10 +22,12 @@ from mailserver.config.options import keys_of
 from mailserver.config.ownership import why_not_of
 from mailserver.delivery.names import encoded_part, folder_name
 from mailserver.mail.address import AddressError
+from mailserver.mail.faults import StorageFault
 from mailserver.moving.export_form import FORMAT, MANIFEST, ExportSink, FolderSink, TarSink, json_lines, line_of_account
 from mailserver.moving.mail_item import CannotRead, MailFault, MailItem
 from mailserver.moving.maildir_source import MaildirSource
 from mailserver.processes.identity import as_owner_of
+from mailserver.state_store.records_file import RECORDS, open_records
 
 __all__ = ["add_to"]
 
@@ -168,12 +173,6 @@ def _domains(configuration: Configuration) -> Iterator[dict[str, Any]]:
 
 
 def _records(data: str) -> Iterator[dict[str, Any]]:
-    import base64
-
-    import apsw
-
-    from mailserver.state_store.records_file import RECORDS, open_records
-
     path = os.path.join(data, RECORDS)
     if not os.path.exists(path):
         return
@@ -181,7 +180,7 @@ def _records(data: str) -> Iterator[dict[str, Any]]:
         with closing(open_records(path)) as connection:
             for space, key, value in connection.execute("SELECT space, key, value FROM record ORDER BY space, key"):
                 yield {"space": space, "key": key, "value": base64.b64encode(value).decode("ascii")}
-    except apsw.Error as error:
+    except (apsw.Error, StorageFault) as error:
         raise CannotRead(f"{path}: {error}") from error
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import os
 import pwd
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -185,6 +187,8 @@ def _folder(text: str) -> tuple[str, ...]:
 
 
 def _below(above: tuple[str, ...], item: MailItem) -> MailItem:
-    from dataclasses import replace
-
-    return replace(item, folder=(*above, *item.folder)) if above else item
+    """The message below this folder; there it is another one than without."""
+    if not above:
+        return item
+    key = hashlib.sha256("\0".join((item.key, *above)).encode("utf-8", "surrogateescape")).hexdigest()[: len(item.key)]
+    return replace(item, key=key, folder=(*above, *item.folder))

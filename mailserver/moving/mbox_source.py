@@ -187,7 +187,7 @@ class MboxSource:
         flags = {X_FLAGS[one] for one in more if one in X_FLAGS} | ({"S"} if "R" in status else set())
         keywords = tuple(dict.fromkeys(fields.get("x-keywords", "").replace(",", " ").split()))
         return MailItem(
-            self._keys.key(digest.hexdigest()),
+            self._keys.key(digest.hexdigest(), *self._folder),
             self._folder,
             self._seconds(span, fields),
             "".join(sorted(flags)),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 __all__ = ["acting_as", "as_owner_of"]
 
-CODECS = ("ascii", "latin-1", "utf-8", "idna")
+CODECS = ("ascii", "latin-1", "utf-8", "utf-16-be", "idna")  # the last but one: names of folders
 
 
 @contextlib.contextmanager

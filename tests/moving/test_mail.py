@@ -141,6 +141,13 @@ class Mbox(Importing):
         self.assertEqual(sorted(self.found()), ["one", "two"])
         self.assertEqual(len((self.mail / "mailserver-imported").read_text().split()), 3)
 
+    def test_an_equal_message_for_another_folder_is_another_one(self) -> None:
+        text = f"{BEGIN}{LETTER.format('one')}"
+        self.imported(text)
+        self.assertIn("1 messages imported", self.imported(text, "--folder", "Sent").out)
+        self.assertIn("0 messages imported", self.imported(text, "--folder", "Sent").out)
+        self.assertEqual((self.flags(), self.flags(".Sent")), ({"one": "new"}, {"one": "new"}))
+
     def test_the_account_has_to_exist_and_the_folder_to_be_one(self) -> None:
         self.assertEqual(self.imported("", "--folder", "a/b").code, 2)
         path = str(self.folder / "inbox.mbox")
