@@ -34,6 +34,7 @@ FILES_SECONDS = 60.0
 STEADY_SECONDS = 60.0  # a process that has run so long did not fail at its start
 LONGEST_SECONDS = 60.0  # between two starts
 END_SECONDS = 5.0
+SEEN_OFF = "the end of a web process could not be waited for"
 
 
 class WebService:
@@ -110,7 +111,7 @@ class WebService:
         self._link.end()
         process, self._process = self._process, None
         if process is not None:
-            self._in_thread(_see_off, process)
+            self._in_thread(_see_off, process).addErrback(self._failed, SEEN_OFF)
 
     # --- what it is told ---
 
@@ -120,8 +121,14 @@ class WebService:
 
     def say_health(self) -> None:
         """Now, and not only when its time comes."""
-        if self._configuration is not None:
-            self._put(not_ready=list(self._not_ready()))
+        if self._configuration is None:
+            return
+        try:
+            reasons = list(self._not_ready())
+        except Exception as error:  # noqa: BLE001  # whoever cannot say how he is, is not well
+            self.log.failure("the server's health could not be found out")
+            reasons = [f"the server's health could not be found out: {type(error).__name__}"]
+        self._put(not_ready=reasons)
 
     def _listen(self, configuration: Configuration) -> None:
         listeners = {one.endpoint: one for one in configuration.listen if one.service == "web"}
@@ -217,7 +224,7 @@ class WebService:
         if self._configuration is None:
             end.close()
             if process is not None:
-                self._in_thread(_see_off, process)
+                self._in_thread(_see_off, process).addErrback(self._failed, SEEN_OFF)
             return
         self._process = process
         ours, theirs = os.pipe2(os.O_CLOEXEC)
@@ -248,7 +255,7 @@ class WebService:
         process, self._process = self._process, None
         if process is not None:
             process.kill()  # one that was stopped does not see the end of its socket
-            self._in_thread(process.wait)
+            self._in_thread(process.wait).addErrback(self._failed, SEEN_OFF)
         if self._socket is None:
             self._begin_later()
 

@@ -108,6 +108,13 @@ class Lives(SynchronousTestCase):
         self.not_ready = ["the disk has no room"]
         self.clock.advance(5)
         self.assertEqual(self.heard()["not_ready"], ["the disk has no room"])
+        self.not_ready = None  # type: ignore[assignment]
+        self.clock.advance(5)
+        self.assertEqual(self.heard()["not_ready"], ["the server's health could not be found out: TypeError"])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.not_ready = []
+        self.clock.advance(5)
+        self.assertEqual(self.heard()["not_ready"], [])
         self.assertEqual(self.server.processes.kept_elsewhere["web"](), "")
         self.successResultOf(self.take_up(configuration(more='mta_sts = "enforce"\n')))
         self.assertIn("mode: enforce", self.heard()["policies"]["example.org"])
