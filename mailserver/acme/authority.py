@@ -7,6 +7,7 @@ here.  This module is imported by those alone who get certificates.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import email.utils
 import json
@@ -158,20 +159,29 @@ class Authority:
             )
         self._net.account = None
         try:
-            found = self._client.new_account(messages.NewRegistration(**named))
-            uri = str(found.uri)
+            uri = self._registered(named)
         except errors.ConflictError as known:  # it has this key's account
             uri = str(known.location)
             account = messages.RegistrationResource(uri=uri, body=messages.Registration())
             self._net.account = account
-            if self._account["contact"] != self._contact:
-                update = messages.UpdateRegistration(contact=named["contact"])
-                self._post(uri, update)
+            if self._account["contact"] != self._contact and "contact" in named:
+                with contextlib.suppress(messages.Error):  # it does not want this one, which is no reason to have no account
+                    self._post(uri, messages.UpdateRegistration(contact=named["contact"]))
         if not uri.startswith("https://"):
             raise errors.ClientError("the CA names no account")
         self._net.account = messages.RegistrationResource(uri=uri, body=messages.Registration())
         self._account |= {"uri": uri, "contact": self._contact}
         _write_account(self._path, self._account)
+
+    def _registered(self, named: dict[str, Any]) -> str:
+        """The URL of a new account; without a contact where the CA does not want that one."""
+        try:
+            return str(self._client.new_account(messages.NewRegistration(**named)).uri)
+        except messages.Error as error:
+            if str(error.typ).rsplit(":", 1)[-1] not in ("invalidContact", "unsupportedContact"):
+                raise
+        del named["contact"]
+        return str(self._client.new_account(messages.NewRegistration(**named)).uri)
 
     @property
     def profiles(self) -> Mapping[str, Any]:

@@ -110,12 +110,23 @@ class Wishes(WithMock):
         found = self.visit().look(is_urgent=True)
         self.assertIn("No such file", found.progress.error)
 
+    def test_a_contact_that_the_ca_does_not_want_is_left_out(self) -> None:
+        self.ca.fault("newAccount", "invalidContact")
+        self.assertTrue(self.visit().look().has_changed)
+        self.assertNotIn("contact", self.ca.said["newAccount"][1])
+        self.visit().look(is_urgent=True)
+        self.assertEqual(self.count("newAccount"), 2)
+
     def test_another_contact_is_told_to_the_ca_and_the_account_stays(self) -> None:
         self.visit().look()
         self.settings["contact"] = "admin@example.org"
         self.ca.faults["newAccount"] = [(200, {"status": "valid"}, {"Location": f"{self.ca.url}/account/1"})]
         self.assertTrue(self.visit().look(is_urgent=True).has_changed)
         self.assertEqual(self.ca.said["account"][-1]["contact"], ["mailto:admin@example.org"])
+        self.settings["contact"] = "other@example.org"
+        self.ca.faults["newAccount"] = [(200, {"status": "valid"}, {"Location": f"{self.ca.url}/account/1"})]
+        self.ca.fault("account", "invalidContact")
+        self.assertTrue(self.visit().look(is_urgent=True).has_changed)
 
 
 class Windows(WithMock):
