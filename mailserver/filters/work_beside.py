@@ -1,9 +1,9 @@
 """Work on messages that a process beside the server does, while many messages come.
 
 The server's own work is that of one thread, whose time is what a busy server runs out of.  A question to a process costs less of
-it than what it asks for, since those that come together are asked together (`asked_together`).  Where few messages come, on a
-machine of one processor, and while the process starts, fails or is slow, nobody is asked: who would have asked does the work
-himself.  So nothing hangs on the process but speed.
+it than what it asks for, since those that come together are asked together (`asked_together`).  Where few messages come, or one
+after the other, on a machine of one processor, and while the process starts, fails or is slow, nobody is asked: who would have
+asked does the work himself.  So nothing hangs on the process but speed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ANSWER_SECONDS = 3.0  # the process is killed then
 SLOW_SECONDS = 0.5  # nobody else waits for a question that has not been answered for so long
 START_SECONDS = 30.0
 REST_SECONDS = 60.0  # after a failure
+LONE_MOST, LONE_SECONDS = 16, 5.0  # after so many questions in a row with no other beside them nobody is asked for a time
 READY_SECONDS = IDLE_SECONDS * 0.9  # since the last answer: a process with nothing to do ends
 
 Q = TypeVar("Q")
@@ -64,6 +65,7 @@ class WorkBeside(Generic[Q, A]):
         self._came: deque[float] = deque(maxlen=BUSY_MESSAGES)  # when the last messages did
         self._asked_at = 0.0  # when the question that is open was asked
         self._ready_until = self._rests_until = seconds()
+        self._lone = 0  # questions in a row that came when no other was open
         self._starts = False
         self._has_failed = False
 
@@ -75,6 +77,10 @@ class WorkBeside(Generic[Q, A]):
             return None
         if now >= self._ready_until and not self._together.is_asked:
             self._start()
+            return None
+        self._lone = 0 if self._together.is_asked else self._lone + 1
+        if self._lone > LONE_MOST:  # one connection after the other: to wait for the process is time lost, and saves none
+            self._lone, self._rests_until = 0, now + LONE_SECONDS
             return None
         if (self._together.is_asked and now - self._asked_at > SLOW_SECONDS) or self._together.waiting >= WAITING_MOST:
             return None

@@ -18,7 +18,15 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from mailserver.filters import opinions, work_beside
 from mailserver.filters.learnt import open_learnt
 from mailserver.filters.opinions import opinions_on, read_told
-from mailserver.filters.work_beside import BUSY_MESSAGES, REST_SECONDS, SLOW_SECONDS, WAITING_MOST, WorkBeside
+from mailserver.filters.work_beside import (
+    BUSY_MESSAGES,
+    LONE_MOST,
+    LONE_SECONDS,
+    REST_SECONDS,
+    SLOW_SECONDS,
+    WAITING_MOST,
+    WorkBeside,
+)
 from mailserver.mail.process_failure import ProcessFailed
 from mailserver.plugins.threads import AllHang
 from mailserver.processes.jobs import JobProcesses
@@ -140,6 +148,23 @@ class Beside(SynchronousTestCase):
         self.assertEqual(self.successResultOf(first), "A")
         self.assertNoResult(second)
 
+    def test_where_messages_come_one_after_the_other_nobody_is_asked_but_now_and_then(self) -> None:
+        self.get_busy()
+        for _ in range(LONE_MOST):
+            answer = self.ask("a")
+            self.asked.pop()[1].callback(["a"])
+            self.assertEqual(self.successResultOf(answer), "A")
+        self.assertIsNone(self.beside.ask("b"))
+        self.clock.advance(LONE_SECONDS)
+        for n in range(BUSY_MESSAGES - 1):
+            self.assertIsNone(self.beside.ask(str(n)))
+        for _ in range(3 * LONE_MOST):  # two at a time
+            answers = [self.ask("a"), self.ask("b")]
+            while self.asked:
+                questions, done = self.asked.pop()
+                done.callback(questions)
+            self.assertEqual([self.successResultOf(one) for one in answers], ["A", "B"])
+
     def test_so_many_wait_and_no_more(self) -> None:
         self.get_busy()
         self.ask("a")
@@ -175,6 +200,7 @@ class OfMessages(BayesCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(work_beside, "processors", lambda: 2)
+        self.patch(work_beside, "LONE_MOST", 1_000_000)
 
     def test_the_process_says_what_the_server_says_of_all_recipients_and_after_something_was_learnt(self) -> None:
         asked, here = self.made(minimum=20), self.made(minimum=20)
