@@ -15,6 +15,7 @@ import apsw
 
 from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import Account, AccountsFile
+from mailserver.cli.accounts import changing
 from mailserver.cli.import_mail import mail_place
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, Options, load
@@ -59,11 +60,11 @@ def export_house(options: argparse.Namespace) -> int:
     target, faults = os.path.abspath(options.target), list[MailFault]()
     left: list[str] = []
     try:
-        text = b"".join(_content(options.config))
+        text, accounts = b"".join(_content(options.config)), _accounts(configuration, left)
         secrets = list(_secrets(configuration, faults)) if options.keys else []
         sink = _sink(target, configuration.data)
         with as_owner_of(configuration.data):
-            counts = _write(options, configuration, text, secrets, sink, faults, left)
+            counts = _write(options, configuration, text, accounts, secrets, sink, faults, left)
             sink.close()
     except CannotRead as error:
         raise Unable(f"{error}; {plain(target)} is no whole export", EX_IOERR) from error
@@ -103,12 +104,12 @@ def _write(
     options: argparse.Namespace,
     configuration: Configuration,
     text: bytes,
+    accounts: list[Account],
     secrets: list[tuple[str, bytes]],
     sink: ExportSink,
     faults: list[MailFault],
     left: list[str],
 ) -> dict[str, int]:
-    accounts = _accounts(configuration, left)
     sink.add("mailserver.toml", [text])
     sink.add("accounts.jsonl", json_lines(map(line_of_account, accounts)))
     sink.add("domains.jsonl", json_lines(_domains(configuration)))
@@ -151,7 +152,8 @@ def _accounts(configuration: Configuration, left: list[str]) -> list[Account]:
     if not isinstance(accounts, FileDirectoryOptions):
         left.append(f'accounts: they are not in a file ([accounts] use = "{configuration.accounts.use}")')
         return []
-    return list(AccountsFile(accounts.path, configuration.data).list())
+    file = AccountsFile(accounts.path, configuration.data)
+    return list(changing(file, file.list))
 
 
 def _domains(configuration: Configuration) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import Account, AccountsFile
 from mailserver.authentication.sealing import KeyPlace, make_folder
+from mailserver.cli.accounts import changing
 from mailserver.cli.import_mail import mail_place
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.cli.records import put_records
@@ -174,12 +175,8 @@ def _accounts(accounts: Sequence[Account], configuration: Configuration) -> int:
     if not isinstance(options, FileDirectoryOptions):
         return 0
     file = AccountsFile(options.path, configuration.data)
-    try:
-        with as_owner_of(configuration.data):
-            added = file.add_all(accounts)
-            there = {one.address: one for one in file.list()}
-    except OSError as error:
-        raise Unable(f"{plain(file.path)}: {error.strerror}", EX_IOERR) from error
+    added = changing(file, lambda: file.add_all(accounts))
+    there = {one.address: one for one in changing(file, file.list)}
     others = [one.address for one in accounts if there.get(one.address) != one]
     if others:
         raise Unable(f"{plain(others[0])} is an account here already, and not the same: it stays as it is")
@@ -214,9 +211,8 @@ def _mail(source: str, configuration: Configuration, faults: list[MailFault]) ->
     options = configuration.accounts.options
     if not os.path.isdir(os.path.join(source, "mail")) or not isinstance(options, FileDirectoryOptions):
         return 0
-    with as_owner_of(configuration.data):
-        accounts = AccountsFile(options.path, configuration.data).list()
-    count = 0
+    file, count = AccountsFile(options.path, configuration.data), 0
+    accounts = changing(file, file.list)
     for account in accounts:
         try:
             path, mailbox, acting = mail_place(configuration, account.address)
