@@ -242,6 +242,7 @@ def quickstart(work: Path) -> int:
     expect(os.geteuid() == 0 and shutil.which("debootstrap") is not None, "this takes root and debootstrap")
     packages = built(work)
     root = fresh_root(work, packages)
+    work.chmod(0o711)  # Dovecot reads there as the server's user
     command = ["unshare", "--net", "--mount", "--uts", sys.executable, "-m", "tests.proofs.first_mail", str(root)]
     with with_proc(root):
         began = time.monotonic()
