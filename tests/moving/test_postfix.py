@@ -165,19 +165,16 @@ class Account(Imported):
         self.assertIn("patterns have no equal", left["virtual_alias_maps"].why)
         self.assertIn("nothing leads to this host", left["passwords:3"].why)
 
-    def test_without_postconf_the_same_is_read(self) -> None:
+    def test_without_postconf_the_same_is_read_and_with_it_a_name_that_postfix_does_not_know_is_told(self) -> None:
         require_tool("postconf")
-        alone = self.read(BIG)
-        self.patch(PostfixSource, "_ask_postconf", ASK)
-        self.assertEqual(toml_of(alone.house.tables), toml_of(self.read(BIG).house.tables))
-
-    def test_a_parameter_that_postfix_does_not_know_is_named(self) -> None:
-        require_tool("postconf")
-        lay_out(COMPANY, self.root)
+        lay_out(BIG, self.root)
         with (self.root / "etc" / "postfix" / "main.cf").open("a") as file:
             file.write("message_size_limt = 1\nvirtual_alias_expansion_limit = 5\n")
+        alone = self.read(BIG)
         self.patch(PostfixSource, "_ask_postconf", ASK)
-        left = {one.name: one for one in self.read(COMPANY).reckoning.of("left")}
+        asked = self.read(BIG)
+        self.assertEqual(toml_of(alone.house.tables), toml_of(asked.house.tables))
+        left = {one.name: one for one in asked.reckoning.of("left")}
         self.assertIn("no such parameter", left["message_size_limt"].why)
         self.assertIn("nothing here has this name", left["virtual_alias_expansion_limit"].why)
 
