@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
+import sys
 import time
+import warnings
 from typing import Any
 from unittest import mock
 
@@ -98,3 +103,11 @@ class Sweep(SynchronousTestCase):
     def test_the_program_does_the_same(self) -> None:
         self.file("example.org/alice/tmp/old", STALE_SECONDS + 1)
         self.assertEqual(SweepProcess(self.root, 2).run(), 1)
+
+    def test_it_sweeps_where_its_priority_may_not_be_changed(self) -> None:
+        self.file("example.org/alice/tmp/old", STALE_SECONDS + 1)
+        self.patch(sys, "argv", ["sweep", self.root, "2"])
+        self.patch(os, "nice", mock.Mock(side_effect=PermissionError))
+        with contextlib.redirect_stdout(io.StringIO()) as said, warnings.catch_warnings(action="ignore"):
+            runpy.run_module("mailserver.delivery.sweep", run_name="__main__")
+        self.assertEqual(said.getvalue(), "1")
