@@ -10,16 +10,13 @@ import json
 import os
 import re
 from importlib.resources import files
-from typing import get_args
 
 from mailserver.config.draft import Draft
-from mailserver.config.schema import Configuration, ListenTable, TLSTable
 from mailserver.quickstart.system_files import WEB_GROUP, WEB_SOCKET
 from mailserver.quickstart.wishes import HousePorts, HouseWishes
 
 __all__ = [
-    "configuration_text", "for_programs", "is_the_sample", "read_if_there", "sample", "uncommented", "understands_acme",
-    "understands_web",
+    "configuration_text", "for_programs", "is_the_sample", "read_if_there", "sample", "uncommented",
 ]  # fmt: skip
 
 DOMAIN = "example.org"  # the sample's
@@ -57,19 +54,9 @@ def _for_programs(text: str) -> str:
     return text.replace(PROGRAMS, PROGRAMS[1:] + " ", 1)
 
 
-def understands_web() -> bool:
-    """Whether this server has listeners for the web."""
-    return "web" in get_args(ListenTable.model_fields["service"].annotation)
-
-
-def understands_acme() -> bool:
-    """Whether this server gets certificates by itself."""
-    return "acme" in TLSTable.model_fields or "acme" in Configuration.model_fields
-
-
 @functools.lru_cache(maxsize=2)
 def configuration_text(wishes: HouseWishes) -> str:
-    """The file's text.  Only what this server understands is in it; whoever writes it reads it back with the schema."""
+    """The file's text.  Whoever writes it reads it back with the schema."""
     text = sample()
     text = text.replace(FIRST_LINE, f"# Written by `mailserver quickstart {wishes.address}`.  ", 1)
     if wishes.local_programs:
@@ -78,14 +65,14 @@ def configuration_text(wishes: HouseWishes) -> str:
     text = uncommented(text, '#service  = "metrics"', above=1)
     if wishes.keys != wishes.data.rstrip("/") + "-keys":
         text = uncommented(text, "#keys ")
-    if wishes.with_web and understands_web():
+    if wishes.with_web:
         for _ in ("https", "http"):
             text = uncommented(text, '#service  = "web"', above=1)
-    if wishes.with_acme and understands_acme():
+    if wishes.with_acme:
         text = uncommented(text, "#[tls]")
     web = [f'socket       = "{WEB_SOCKET}"', f'socket_group = "{WEB_GROUP}"'] if wishes.with_web_unit else []
     web += [f'imap         = "{wishes.imap}"'] if wishes.imap else []
-    if web and understands_web():
+    if web:
         text = text.replace("\n#[web]\n", "\n" + "".join(line + "\n" for line in ("[web]", *web)), 1)
     for use in REPORTS:  # these read the reports of others; none are sent before somebody says from which address
         text = re.sub(rf'(?m)^#(\[\[filter\]\].*)\n#(use +=) "{use}"', rf'\1\n\2 "{use}"', text)
@@ -95,7 +82,7 @@ def configuration_text(wishes: HouseWishes) -> str:
     _send(draft, wishes)
     if wishes.addresses:
         draft.set(("dns",), "public_addresses", wishes.addresses)
-    if wishes.with_acme and wishes.acme_directory and understands_acme():
+    if wishes.with_acme and wishes.acme_directory:
         draft.add_table(("acme",), {"directory": wishes.acme_directory})
     return draft.text
 

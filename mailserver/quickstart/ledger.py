@@ -23,7 +23,7 @@ from typing import Any
 from mailserver.mail.durable import sync_directory
 from mailserver.quickstart.wishes import HouseWishes
 
-__all__ = ["QuickLedger", "LedgerFault", "StepRecord", "ledger_path", "locked", "open_ledger", "read_ledger"]
+__all__ = ["QuickLedger", "LedgerFault", "StepRecord", "ledger_path", "locked", "missing_folders", "open_ledger", "read_ledger"]
 
 SUFFIX = ".quickstart"
 DRAFT = ".new-quickstart"
@@ -164,7 +164,7 @@ def read_ledger(config: str) -> QuickLedger | None:
 def open_ledger(wishes: HouseWishes, folder_mode: int) -> QuickLedger:
     """A new ledger, with the folders that it needs.  They come into being with it, in one step.  Raises OSError."""
     path = ledger_path(wishes.config)
-    missing = _missing_folders(os.path.dirname(path))
+    missing = missing_folders(os.path.dirname(path))
     ledger = QuickLedger(path, wishes, tuple(missing))
     text = json.dumps({"quickstart": 1, "wishes": wishes.plain, "folders": missing}) + "\n"
     draft = (missing[0] if missing else path) + DRAFT
@@ -206,7 +206,8 @@ def locked(config: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _missing_folders(folder: str) -> list[str]:
+def missing_folders(folder: str) -> list[str]:
+    """This one and those above it that are not there, the outermost first."""
     missing: list[str] = []
     while not os.path.lexists(folder):
         missing.insert(0, folder)

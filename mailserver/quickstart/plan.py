@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,13 +12,9 @@ from dataclasses import dataclass
 
 from mailserver.accounts.table import AccountsFile, key_of
 from mailserver.config.fault import ConfigurationError
+from mailserver.doctor.own_network import is_ours
 from mailserver.processes.identity import as_owner_of
-from mailserver.quickstart.configuration_text import (
-    configuration_text,
-    is_the_sample,
-    understands_acme,
-    understands_web,
-)
+from mailserver.quickstart.configuration_text import configuration_text, is_the_sample, read_if_there
 from mailserver.quickstart.ledger import QuickLedger, StepRecord
 from mailserver.quickstart.own_steps import (
     CertificateStep,
@@ -73,7 +68,7 @@ def this_host() -> QuickHost:
         uid=os.geteuid(), home=os.path.expanduser("~"), twistd=os.path.join(programs, "twistd"),
         program="mailserver" if on_path is not None and os.path.realpath(on_path) == os.path.realpath(own) else own,
         has_systemd=runs or (shutil.which("systemctl") is not None and os.path.isdir(UNIT_PLACES[0])), systemd_runs=runs,
-        has_ipv6=_has_ipv6(), run=_run, has_web_unit=runs and shutil.which("systemd-sysusers") is not None,
+        has_ipv6=is_ours("::"), run=_run, has_web_unit=runs and shutil.which("systemd-sysusers") is not None,
     )  # fmt: skip
 
 
@@ -84,15 +79,6 @@ def _run(words: Sequence[str]) -> None:
         raise OSError(110, f"gives no answer within {COMMAND_SECONDS} s", words[0]) from None
     if done.returncode:
         raise OSError(5, f"ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}", " ".join(words))
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
 
 
 def config_folder_mode(wishes: HouseWishes) -> int:
@@ -117,14 +103,14 @@ def steps_of(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None, p
     steps: list[QuickStep] = []
     if wishes.user:
         steps.append(SystemUserStep(wishes.user, (wishes.data, wishes.keys), host.run))
-        if wishes.with_web and understands_web() and not wishes.with_web_unit:
+        if wishes.with_web and not wishes.with_web_unit:
             steps.append(SystemUserStep(f"{wishes.user}-web", (), host.run, "Mail server, web pages"))
     steps += [
         FolderStep("data folder", wishes.data, data_mode, owner),
         FolderStep("keys folder", wishes.keys, KEYS_MODE, owner),
         SigningKeysStep(wishes.keys, wishes.domain),
         CertificateStep(wishes.data, wishes.hostname),
-        *([NextKeyStep(wishes.keys)] if wishes.with_acme and understands_acme() else []),
+        *([NextKeyStep(wishes.keys)] if wishes.with_acme else []),
         FirstAccountStep(wishes.accounts, wishes.data, wishes.address, password, is_told=is_told),
     ]
     steps += _unit_steps(wishes, host, ledger)
@@ -203,13 +189,8 @@ class EnabledStep:
 
 def _unit_there(host: QuickHost, name: str) -> str:
     """The text of the unit that systemd would take, "" where there is none."""
-    for place in host.unit_places:
-        try:
-            with open(os.path.join(place, name), encoding="utf-8", errors="replace") as file:
-                return file.read(1 << 20)
-        except FileNotFoundError:
-            continue
-    return ""
+    paths = [os.path.join(place, name) for place in host.unit_places]
+    return next((read_if_there(path) for path in paths if os.path.exists(path)), "")
 
 
 def forbid(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None) -> None:
@@ -219,11 +200,9 @@ def forbid(wishes: HouseWishes, host: QuickHost, ledger: QuickLedger | None) -> 
         raise WrongWish(f"{wishes.config}: the configuration cannot be in a folder of the server's, who could change it then")
     if _is_below(wishes.keys, wishes.data) or _is_below(wishes.data, wishes.keys):
         raise WrongWish(f"{wishes.keys}: keys belong into no copy of {wishes.data}: say another --keys")
-    if CONFIGURATION not in begun and os.path.lexists(wishes.config):
-        with open(wishes.config, encoding="utf-8", errors="replace", newline="") as file:
-            if not is_the_sample(file.read(1 << 24)):
-                words = "`mailserver domain add` and `mailserver user add` change it, and `mailserver check` looks at it"
-                raise WrongWish(f"{wishes.config} is there already, and no quickstart has made it: nothing was touched; {words}")
+    if CONFIGURATION not in begun and os.path.lexists(wishes.config) and not is_the_sample(read_if_there(wishes.config)):
+        words = "`mailserver domain add` and `mailserver user add` change it, and `mailserver check` looks at it"
+        raise WrongWish(f"{wishes.config} is there already, and no quickstart has made it: nothing was touched; {words}")
     for step in _unit_steps(wishes, host, ledger):
         path = os.path.join(host.unit_places[0], UNIT_NAME if step.name == UNIT else WEB_UNIT_NAME)
         if step.name not in begun and os.path.lexists(path):

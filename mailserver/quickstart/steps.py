@@ -16,14 +16,15 @@ from typing import Any, Protocol
 
 from mailserver.mail.durable import replace_file, sync_directory
 from mailserver.processes.identity import as_owner_of
-from mailserver.quickstart.ledger import StepRecord
+from mailserver.quickstart.ledger import StepRecord, missing_folders
 
 __all__ = [
-    "FileStep", "FolderStep", "Marks", "QuickStep", "changed_since", "clear_drafts", "digest_of", "digests_below", "removed",
+    "FileStep", "FolderStep", "Marks", "QuickStep", "changed_since", "clear_drafts", "digests_below", "removed",
 ]  # fmt: skip
 
 Marks = Mapping[str, Any]
 FILE_OCTETS = 1 << 24
+FILE_MODE = 0o644
 
 
 class QuickStep(Protocol):
@@ -66,13 +67,9 @@ class FolderStep:
 
     def found(self) -> Marks:
         """Which folders are missing.  Raises OSError where it is there and is not ours."""
-        missing: list[str] = []
-        path = self._path
-        while not os.path.lexists(path):
-            missing.insert(0, path)
-            path = os.path.dirname(path)
-        if not missing and os.stat(path).st_uid != self._owner()[0]:
-            raise PermissionError(13, f"belongs to another user ({os.stat(path).st_uid}): say where else it shall be", path)
+        missing = missing_folders(self._path)
+        if not missing and (uid := os.stat(self._path).st_uid) != self._owner()[0]:
+            raise PermissionError(13, f"belongs to another user ({uid}): say where else it shall be", self._path)
         return {"missing": missing}
 
     def make(self, before: Marks) -> Marks:
@@ -112,14 +109,11 @@ class FolderStep:
 class FileStep:
     """A file with a text of ours.  `may_replace` says whether a text that is there already is nobody's."""
 
-    def __init__(
-        self, name: str, path: str, text: str, *, mode: int = 0o644, may_replace: Callable[[str], bool] = lambda text: False
-    ) -> None:
+    def __init__(self, name: str, path: str, text: str, *, may_replace: Callable[[str], bool] = lambda text: False) -> None:
         self.name = name
-        self.words = f"{path}"
+        self.words = path
         self._path = path
         self._text = text
-        self._mode = mode
         self._may_replace = may_replace
 
     def is_there(self) -> bool:
@@ -135,7 +129,7 @@ class FileStep:
     def make(self, before: Marks) -> Marks:
         """Put it in place."""
         clear_drafts(self._path)
-        replace_file(self._path, self._text, lambda fd: os.fchmod(fd, self._mode))
+        replace_file(self._path, self._text, lambda fd: os.fchmod(fd, FILE_MODE))
         return {"digest": _digest(self._text.encode())}
 
     def undo(self, record: StepRecord) -> str:
@@ -174,7 +168,7 @@ def clear_drafts(path: str) -> None:
             os.unlink(draft)
 
 
-def digest_of(path: str) -> str:
+def _digest_of(path: str) -> str:
     """The SHA-256 of a file, "" where it is not there.  Links are not followed."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -186,7 +180,7 @@ def digest_of(path: str) -> str:
 
 def digests_below(folder: str, names: Sequence[str]) -> dict[str, str]:
     """Those of the files of these names that are there."""
-    found = {name: digest_of(os.path.join(folder, name)) for name in names}
+    found = {name: _digest_of(os.path.join(folder, name)) for name in names}
     return {name: digest for name, digest in found.items() if digest}
 
 
@@ -195,7 +189,7 @@ def removed(folder: str, wanted: Mapping[str, str], folders: Sequence[str], owne
     with as_owner_of(owner):
         for name, digest in wanted.items():
             path = os.path.join(folder, name)
-            if digest_of(path) not in ("", digest):
+            if _digest_of(path) not in ("", digest):
                 return changed_since(path)
         for name in wanted:
             with contextlib.suppress(FileNotFoundError):
