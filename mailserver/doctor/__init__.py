@@ -16,6 +16,7 @@ In the order in which they are read:
 * `sender_policy`: SPF
 * `signing_records`: DKIM
 * `dmarc_policy`: DMARC
+* `certificate_seen`: the certificate that a host shows
 * `policy_seen`: what the host of an MTA-STS policy shows
 * `policy_host`: the policy and its certificate
 * `transport_policy`: MTA-STS and TLS-RPT

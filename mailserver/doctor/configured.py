@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
@@ -20,14 +19,13 @@ from mailserver.config.web_table import access_of
 from mailserver.dns.servers import read_resolv_conf
 from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts, OfferedService, SendsBy, WantedKey
 from mailserver.mail.dns_records import ServerAddress
-from mailserver.relay.own_ipv6 import kernels_address
+from mailserver.relay.own_ipv6 import FAR_IPV4, kernels_address
 from mailserver.tls.identity import IdentityError, read_authorities
 from mailserver.tls.issued import account_url, issued_pair, later_spki, next_spki, spki_of
 from mailserver.trust.signing_keys import read_keys
 
 __all__ = ["facts_of", "recursive_servers"]
 
-FAR_IPV4 = "192.33.4.12"  # a root name server's: nothing is sent there
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLV_CONF_OCTETS = 65536
 SELF_SIGNED = os.path.join("tls", "self-signed.pem")  # as the server makes it below its data
@@ -125,7 +123,7 @@ def _own_addresses(configuration: Configuration) -> tuple[str, ...]:
             hops.append(next_hop_of(route, relay))
     for hop in hops:
         found += [one for one in (hop.source_ipv4, hop.source_ipv6) if one]
-    return _of_the_internet([*found, _kernels_ipv4(), kernels_address()])
+    return _of_the_internet([*found, kernels_address(FAR_IPV4), kernels_address()])
 
 
 def _of_the_internet(addresses: Iterable[str]) -> tuple[str, ...]:
@@ -138,16 +136,6 @@ def _of_the_internet(addresses: Iterable[str]) -> tuple[str, ...]:
         if ip.is_global:
             found[str(ip)] = None
     return tuple(found)
-
-
-def _kernels_ipv4() -> str:
-    """The IPv4 address that the kernel would take for connections to the Internet, "" where there is none.  Sends nothing."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((FAR_IPV4, 25))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return ""
 
 
 def _chain(configuration: Configuration) -> list[x509.Certificate]:

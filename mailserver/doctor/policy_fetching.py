@@ -16,23 +16,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from cryptography import x509
-
+from mailserver.doctor.certificate_seen import (
+    CertificateSeen,
+    certificate_of,
+    clean_words,
+    fault_of_verification,
+    tls_words,
+    unverifying_context,
+)
 from mailserver.doctor.own_network import has_ipv6, is_ours
-from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
+from mailserver.doctor.policy_seen import HostFault, PolicyAnswer
 from mailserver.trust.mta_sts import POLICY_OCTETS_MOST, policy_url
 
-__all__ = ["certificate_seen", "clean_words", "fault_of_verification", "fetched"]
+__all__ = ["fetched"]
 
 HTTPS_PORT = 443
 ADDRESSES_MOST = 4
 SECONDS = 10.0  # of one address, for all of it
-WORDS_MOST = 300
 HEADERS = {"Accept": "text/plain", "User-Agent": "mailserver", "Connection": "close"}
-# X509_V_ERR_*  of OpenSSL
-VERIFICATION = {
-    62: CertificateFault.NAME, 64: CertificateFault.NAME, 10: CertificateFault.EXPIRED, 9: CertificateFault.EARLY
-}  # fmt: skip
 
 
 def fetched(
@@ -52,30 +53,24 @@ def _answer(host: str, address: str, port: int, seconds: float, ca_file: str | N
     context = ssl.create_default_context(cafile=ca_file)
     try:
         with _connected(address, port, until) as plain, context.wrap_socket(plain, server_hostname=host) as secured:
-            return _read(secured, host, address, until, certificate_seen(secured))
+            return _read(secured, host, address, until, certificate_of(secured))
     except ssl.SSLCertVerificationError as error:
         return _unverified(host, address, port, until, error)
     except ssl.SSLError as error:
-        return PolicyAnswer(address=address, fault=HostFault.TLS, why=_words(error))
+        return PolicyAnswer(address=address, fault=HostFault.TLS, why=tls_words(error))
     except OSError as error:
-        return PolicyAnswer(address=address, fault=HostFault.UNREACHABLE, why=_words(error))
+        return PolicyAnswer(address=address, fault=HostFault.UNREACHABLE, why=tls_words(error))
 
 
 def _unverified(host: str, address: str, port: int, until: float, error: ssl.SSLCertVerificationError) -> PolicyAnswer:
     """Once more, to see the certificate and what comes behind it."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = unverifying_context()
     fault, why = fault_of_verification(error)
     try:
         with _connected(address, port, until) as plain, context.wrap_socket(plain, server_hostname=host) as secured:
-            return _read(secured, host, address, until, certificate_seen(secured, fault, why))
+            return _read(secured, host, address, until, certificate_of(secured, fault, why))
     except OSError:
         return PolicyAnswer(address=address, certificate=CertificateSeen((), 0.0, 0.0, fault, why), fault=HostFault.HTTP, why=why)
-
-
-def fault_of_verification(error: ssl.SSLCertVerificationError) -> tuple[CertificateFault, str]:
-    """Which fault it is, and OpenSSL's words."""
-    return VERIFICATION.get(error.verify_code, CertificateFault.UNTRUSTED), str(error.verify_message)[:WORDS_MOST]
 
 
 @contextmanager
@@ -102,22 +97,6 @@ def _shut(one: socket.socket) -> None:
         pass
 
 
-def certificate_seen(secured: ssl.SSLSocket, fault: CertificateFault | None = None, why: str = "") -> CertificateSeen:
-    """The certificate of the other side."""
-    try:
-        found = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
-        begins, ends = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
-    except ValueError:
-        return CertificateSeen((), 0.0, 0.0, fault or CertificateFault.UNTRUSTED, why or "it cannot be read")
-    try:
-        extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        names = tuple(extension.value.get_values_for_type(x509.DNSName))
-    except (x509.ExtensionNotFound, ValueError):
-        names = ()
-    names = tuple([clean_words(one) for one in names])
-    return CertificateSeen(names, begins, ends, fault, why)
-
-
 def _read(secured: ssl.SSLSocket, host: str, address: str, until: float, certificate: CertificateSeen) -> PolicyAnswer:
     connection = http.client.HTTPConnection(host)
     connection.sock = secured
@@ -128,21 +107,9 @@ def _read(secured: ssl.SSLSocket, host: str, address: str, until: float, certifi
         if time.monotonic() >= until:  # then it was we who ended it
             raise TimeoutError("the answer has no end")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return PolicyAnswer(address=address, fault=HostFault.HTTP, why=_words(error), certificate=certificate)
+        return PolicyAnswer(address=address, fault=HostFault.HTTP, why=tls_words(error), certificate=certificate)
     media_type = (said.getheader("Content-Type") or "").partition(";")[0].strip().lower()
     return PolicyAnswer(
         address=address, certificate=certificate, status=said.status, location=clean_words(said.getheader("Location") or ""),
         media_type=clean_words(media_type), body=body,
     )  # fmt: skip
-
-
-def _words(error: Exception) -> str:
-    reason = getattr(error, "reason", None)
-    if isinstance(error, ssl.SSLError) and isinstance(reason, str):
-        return reason.lower().replace("_", " ")
-    return clean_words(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
-
-
-def clean_words(text: str) -> str:
-    """Fit for a terminal, and not too many."""
-    return "".join([one if one.isprintable() else "?" for one in text[:WORDS_MOST]])

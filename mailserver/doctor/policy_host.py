@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from mailserver.doctor.certificate_seen import CertificateFault, CertificateSeen
 from mailserver.doctor.findings import POLICY, CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import DomainFacts
-from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
+from mailserver.doctor.policy_seen import HostFault, PolicyAnswer
 from mailserver.doctor.seen import Seen, followed
 from mailserver.trust.mta_sts import STSFault, STSMode, STSPolicy, parse_policy
 
-__all__ = ["check_policy", "is_soon_over"]
+__all__ = ["check_policy"]
 
 GROUP = "MTA-STS"
 MEDIA_TYPE = "text/plain"
 PATH = "/.well-known/mta-sts.txt"
 DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * DAY_SECONDS
-LEFT_SHARE = 5  # a certificate that has less than a fifth of its life left has not been renewed in time
 SHOWN_LINES = 12
 CERTIFICATE_FAULTS = {
     CertificateFault.NAME: "mta-sts-certificate-name",
@@ -91,23 +90,18 @@ def _faults(facts: DomainFacts, seen: Seen, host: str, answer: PolicyAnswer, now
         yield from _text(facts, seen, host, answer.body)
 
 
-def is_soon_over(certificate: CertificateSeen, now: float) -> bool:
-    """Whether it should have been renewed by now."""
-    return certificate.ends - now < (certificate.ends - certificate.begins) / LEFT_SHARE
-
-
 def _certificate(host: str, one: CertificateSeen, now: float) -> Iterator[CheckedRecord]:
     if one.fault is CertificateFault.NAME:
         why = f"the certificate is for {one.words}: senders take no policy from it"
         yield _of(host, CERTIFICATE_FAULTS[one.fault], why, to_do=f"get a certificate with the name {host}")
     elif one.fault is CertificateFault.EXPIRED:
-        yield _of(host, CERTIFICATE_FAULTS[one.fault], f"the certificate was valid until {_day(one.ends)}", to_do="renew it")
+        yield _of(host, CERTIFICATE_FAULTS[one.fault], f"the certificate was valid until {one.last_day}", to_do="renew it")
     elif one.fault is not None:
         why = f"no sender believes the certificate: {one.why}"
         to_do = "get one from a CA that everybody trusts, and give it out with its chain"
         yield _of(host, CERTIFICATE_FAULTS[one.fault], why, to_do=to_do)
-    elif is_soon_over(one, now):
-        why = f"the certificate ends on {_day(one.ends)}, and should have been renewed by now"
+    elif one.is_soon_over(now):
+        why = f"the certificate ends on {one.last_day}, and should have been renewed by now"
         yield _of(host, "mta-sts-certificate-ends", why, to_do="see why it was not renewed", is_advice=True)
 
 
@@ -163,7 +157,3 @@ def _policy(body: bytes) -> STSPolicy | None:
 
 def _terms(policy: STSPolicy) -> tuple[object, ...]:
     return policy.mode, tuple(sorted(policy.mx)), policy.max_age_seconds
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

@@ -6,7 +6,9 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CertificateFault", "CertificateSeen", "FetchPolicy", "HostFault", "PolicyAnswer"]
+from mailserver.doctor.certificate_seen import CertificateSeen
+
+__all__ = ["FetchPolicy", "HostFault", "PolicyAnswer"]
 
 
 class HostFault(enum.Enum):
@@ -15,31 +17,6 @@ class HostFault(enum.Enum):
     UNREACHABLE = "nobody can connect"
     TLS = "no TLS comes about"
     HTTP = "no answer that makes sense"
-
-
-class CertificateFault(enum.Enum):
-    """Why nobody believes a certificate."""
-
-    NAME = "it is for other names"
-    EXPIRED = "it has expired"
-    EARLY = "it is not valid yet"
-    UNTRUSTED = "no CA that is trusted has made it"
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateSeen:
-    """A certificate as a client sees it; `fault` in the words of OpenSSL is `why`.  Times in seconds since the epoch."""
-
-    names: tuple[str, ...]
-    begins: float
-    ends: float
-    fault: CertificateFault | None = None
-    why: str = ""
-
-    @property
-    def words(self) -> str:
-        """For whom it is."""
-        return ", ".join(self.names[:5]) or "nobody"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,16 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mailserver.doctor.policy_fetching import certificate_seen, clean_words, fault_of_verification
-from mailserver.doctor.policy_seen import CertificateSeen
+from mailserver.doctor.certificate_seen import (
+    CertificateSeen,
+    certificate_of,
+    clean_words,
+    fault_of_verification,
+    tls_words,
+    unverifying_context,
+)
 
 __all__ = ["FAULTS", "ServerPlace", "SeenTLS", "Talk", "said_by", "start_tls", "talk_with", "words_of"]
 
@@ -51,7 +57,7 @@ class Talk(smtplib.SMTP):
         """EHLO, and STARTTLS where it is offered, without a look at the certificate: as most senders do."""
         self.ehlo_or_helo_if_needed()
         if self.has_extn("starttls"):
-            self.starttls(context=_without_verifying())
+            self.starttls(context=unverifying_context())
             self.ehlo_or_helo_if_needed()
 
     def begin(self, place: ServerPlace) -> tuple[int, bytes]:
@@ -62,7 +68,7 @@ class Talk(smtplib.SMTP):
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         made = socket.create_connection((host, port), timeout)
-        return _without_verifying().wrap_socket(made) if self._place.speaks_tls else made
+        return unverifying_context().wrap_socket(made) if self._place.speaks_tls else made
 
 
 @contextlib.contextmanager
@@ -98,12 +104,11 @@ def start_tls(place: ServerPlace, name: str, own_name: str, until: float, *, ca_
     except ssl.SSLError as error:
         return SeenTLS(is_offered=True, fault=words_of(error))
     try:
-        found = _secured(place, name, own_name, until, _without_verifying())
+        found = _secured(place, name, own_name, until, unverifying_context())
     except ssl.SSLError as error:
         return SeenTLS(is_offered=True, fault=words_of(error))
     seen = found.certificate or CertificateSeen((), 0.0, 0.0)
-    verified = CertificateSeen(seen.names, seen.begins, seen.ends, fault, why)
-    return SeenTLS(is_offered=True, certificate=verified, chain=found.chain)
+    return SeenTLS(is_offered=True, certificate=replace(seen, fault=fault, why=why), chain=found.chain)
 
 
 def _secured(place: ServerPlace, name: str, own_name: str, until: float, context: ssl.SSLContext) -> SeenTLS:
@@ -121,7 +126,7 @@ def _secured(place: ServerPlace, name: str, own_name: str, until: float, context
         plain.settimeout(_left(until))
         talk.sock = secured = context.wrap_socket(plain, server_hostname=name)
         talk.file = None
-        return SeenTLS(is_offered=True, certificate=certificate_seen(secured), chain=_chain_of(secured))
+        return SeenTLS(is_offered=True, certificate=certificate_of(secured), chain=_chain_of(secured))
 
 
 def _chain_of(secured: ssl.SSLSocket) -> tuple[bytes, ...]:
@@ -144,21 +149,12 @@ def words_of(error: Exception) -> str:
     """What was wrong."""
     if isinstance(error, smtplib.SMTPResponseException):
         return said_by(error.smtp_code, error.smtp_error if isinstance(error.smtp_error, bytes) else error.smtp_error.encode())
-    reason = getattr(error, "reason", None)
-    if isinstance(error, ssl.SSLError) and isinstance(reason, str):
-        return reason.lower().replace("_", " ")
-    return clean_words(str(getattr(error, "strerror", None) or str(error) or type(error).__name__))
+    return tls_words(error)
 
 
 def _insist(code: int, wanted: int, words: str) -> None:
     if code != wanted:
         raise smtplib.SMTPConnectError(code, words.encode())
-
-
-def _without_verifying() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 def _left(until: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from mailserver.doctor.own_network import is_ours
 from mailserver.doctor.probe_mail import ACCOUNT
 from mailserver.doctor.smtp_talk import ServerPlace
 from mailserver.filters.dnsbl import DNSListsOptions
+from mailserver.relay.own_ipv6 import FAR_IPV4, kernels_address
 from mailserver.trust.dns_lists import CodeSet
 
 __all__ = ["AskedList", "TrialFacts", "trial_facts_of"]
@@ -68,20 +68,10 @@ def _listeners(configuration: Configuration, own: list[str]) -> tuple[ServerPlac
         version = 4 if place.kind == "tcp" else 6
         host = place.host
         if host in ANY:
-            mine = [ip for ip in own if (":" in ip) == (version == 6)] or [_kernels() if version == 4 else LOOPBACK[6]]
-            host = mine[0]
+            mine = [ip for ip in own if (":" in ip) == (version == 6)]
+            host = mine[0] if mine else (version == 4 and kernels_address(FAR_IPV4)) or LOOPBACK[version]
         found[ServerPlace(host, place.port, one.tls == "implicit")] = None
     return tuple(found)
-
-
-def _kernels() -> str:
-    """The address by which this host leaves."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(("192.33.4.12", 25))  # a root name server's: nothing is sent there
-            return str(probe.getsockname()[0])
-    except OSError:
-        return LOOPBACK[4]
 
 
 def _lists(configuration: Configuration) -> tuple[AskedList, ...]:

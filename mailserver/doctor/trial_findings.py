@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mailserver.doctor.certificate_seen import CertificateFault
 from mailserver.doctor.findings import TRIAL, CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import DomainFacts
-from mailserver.doctor.policy_host import is_soon_over
-from mailserver.doctor.policy_seen import CertificateFault
 from mailserver.doctor.relay_shapes import RelaySeen, relays
 from mailserver.doctor.seen import DNSSECState, Seen, followed
 from mailserver.doctor.smtp_talk import SeenTLS, ServerPlace
@@ -108,7 +106,7 @@ def check_starttls(
     told = [*_shown(facts, seen, name, tls, now), *_believed(facts, name, tls, now, is_verified=is_verified)]
     yield from told
     if not any(one.is_to_be_done for one in told):
-        yield _trial(TLS_GROUP, name, OK, f"the certificate is for {tls.certificate.words}, until {_day(tls.certificate.ends)}")
+        yield _trial(TLS_GROUP, name, OK, f"the certificate is for {tls.certificate.words}, until {tls.certificate.last_day}")
 
 
 def _shown(facts: DomainFacts, seen: Seen, name: str, tls: SeenTLS, now: float) -> Iterator[CheckedRecord]:
@@ -133,11 +131,11 @@ def _believed(facts: DomainFacts, name: str, tls: SeenTLS, now: float, *, is_ver
         return
     if certificate.fault is not None:
         fault, to_do = CERTIFICATE_FAULTS[certificate.fault]
-        what = f"the certificate is for {certificate.words}, until {_day(certificate.ends)}: {certificate.why}"
+        what = f"the certificate is for {certificate.words}, until {certificate.last_day}: {certificate.why}"
         why = f"{what}; the policy of MTA-STS lets nobody send to it" if is_verified else what
         yield _trial(TLS_GROUP, name, WRONG, why, fault, to_do.format(host=facts.hostname), is_advice=not is_verified)
-    elif is_soon_over(certificate, now):
-        why = f"the certificate ends on {_day(certificate.ends)}, and should have been renewed by now"
+    elif certificate.is_soon_over(now):
+        why = f"the certificate ends on {certificate.last_day}, and should have been renewed by now"
         yield _trial(TLS_GROUP, name, WRONG, why, "starttls-certificate-ends", "see why it was not renewed", is_advice=True)
 
 
@@ -199,7 +197,3 @@ def check_lists(seen: Iterable[ListSeen]) -> Iterator[CheckedRecord]:
             yield _trial(LIST_GROUP, name, WRONG, why, "listed", to_do)
         else:
             yield _trial(LIST_GROUP, name, OK, "not listed")
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

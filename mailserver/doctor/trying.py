@@ -17,10 +17,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
+from mailserver.doctor.certificate_seen import clean_words
 from mailserver.doctor.findings import CheckedRecord
 from mailserver.doctor.house_facts import DomainFacts
 from mailserver.doctor.own_network import is_ours
-from mailserver.doctor.policy_fetching import clean_words
 from mailserver.doctor.probe_mail import leads_to_nobody, marked_files, probe_id, probe_message, removed, sweep
 from mailserver.doctor.relay_shapes import RelaySeen, RelayShape, relay_shapes
 from mailserver.doctor.seen import Seen, followed

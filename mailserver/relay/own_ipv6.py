@@ -20,10 +20,10 @@ from mailserver.interfaces import Clock, IResolver
 from mailserver.mail.dns_records import LookupFailed
 from mailserver.mail.reverse_names import confirmed_names
 
-__all__ = ["OwnIPv6", "ReverseName", "found_out", "kernels_address"]
+__all__ = ["FAR_IPV4", "OwnIPv6", "ReverseName", "found_out", "kernels_address"]
 
 AGAIN_SECONDS, UNKNOWN_AGAIN_SECONDS = 3600.0, 300.0
-FAR = "2001:500:2::c"  # a root name server's: nothing is sent there
+FAR_IPV4, FAR_IPV6 = "192.33.4.12", "2001:500:2::c"  # a root name server's: nothing is sent there
 
 
 class ReverseName(enum.Enum):
@@ -43,10 +43,11 @@ class LookedUpName:
     why: str
 
 
-def kernels_address(connect_to: str = FAR) -> str:
-    """The IPv6 address that the kernel would take for connections to the Internet, "" where there is none.  Sends nothing."""
+def kernels_address(connect_to: str = FAR_IPV6) -> str:
+    """The address that the kernel would take for connections to this one, "" where there is none.  Sends nothing."""
+    family = socket.AF_INET6 if ":" in connect_to else socket.AF_INET
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((connect_to, 25))
             return str(probe.getsockname()[0])
     except OSError:

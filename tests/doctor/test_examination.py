@@ -9,10 +9,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.doctor.certificate_seen import CertificateFault, CertificateSeen
 from mailserver.doctor.examination import examined, examined_parked
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import CertificateAuthority, DomainFacts, OfferedService, SendsBy, WantedKey
-from mailserver.doctor.policy_seen import CertificateFault, CertificateSeen, HostFault, PolicyAnswer
+from mailserver.doctor.policy_seen import HostFault, PolicyAnswer
 from mailserver.doctor.seen import DNSSECState, NameServerSeen
 from mailserver.doctor.wanted import parked, wanted
 from mailserver.trust.dkim_key import PrivateKey

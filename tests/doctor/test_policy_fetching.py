@@ -10,8 +10,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailserver.doctor.certificate_seen import CertificateFault
 from mailserver.doctor.policy_fetching import fetched
-from mailserver.doctor.policy_seen import CertificateFault, HostFault, PolicyAnswer
+from mailserver.doctor.policy_seen import HostFault, PolicyAnswer
 from tests.trust.chains import Link, chain_of, self_signed
 
 HOST = "mta-sts.example.org"
