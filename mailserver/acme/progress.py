@@ -28,6 +28,8 @@ class CertificateProgress:
     when to ask again, `url` an explanation.
 
     `failures` in a row since `failing_since`; the next try is `not_before`, `error` says what the last has met with.
+    `begun`: tries in a row that came to no end, as the server was killed or stopped.
+    `issued`: the certificates that we were given, each its moment and its names, the last ones.
 
     `roll`: the next key shall be used, once the DNS has shown it long enough ("wanted"), or with the next certificate ("ready").
     `seen_since`: since when every server of the zone shows the TLSA of `seen_spki`, by a clock that nobody sets; `roll_look_at`:
@@ -45,6 +47,8 @@ class CertificateProgress:
     not_before: float = 0.0
     error: str = ""
     tried_at: float = 0.0
+    begun: int = 0
+    issued: list[list[Any]] = field(default_factory=list)
     roll: str = ""
     seen_spki: str = ""
     seen_since: float = 0.0
@@ -74,6 +78,8 @@ def read_progress(keys_directory: str, name: str) -> CertificateProgress:
     left_out: dict[str, Any] = dict(found.left_out)
     found.left_out = {key: float(until) for key, until in left_out.items() if isinstance(until, int | float)}
     found.remarks = [str(one) for one in found.remarks]
+    issued: list[Any] = [*found.issued]
+    found.issued = [one for one in issued if isinstance(one, list) and [type(each) for each in one] == [float, str]]
     return found
 
 

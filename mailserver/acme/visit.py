@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from mailserver.acme.allowance import GivenUp, TimeAllowance
 from mailserver.acme.challenge import ChallengeAnswers
 from mailserver.acme.progress import CertificateProgress, read_progress, write_progress
-from mailserver.acme.schedule import HeldCertificate, due_at, is_late, retry_at
+from mailserver.acme.schedule import ISSUED_KEPT, HeldCertificate, due_at, is_late, names_mark, retry_at, room_at
 from mailserver.acme.settings import AcmeSettings, AuthoritySettings
 from mailserver.config.password_file import password_of
 from mailserver.doctor.seen import Seen
@@ -125,7 +125,6 @@ class Visit:
             return read_issued(self.keys_directory, self.name)
         except IdentityError as error:
             if progress is not None:
-                progress.is_urgent = True
                 Logger().error("a certificate cannot be used, another one is ordered: {error}", error=error)
             return None
 
@@ -248,6 +247,7 @@ class Visit:
         faults: list[str] = []
         retries: list[float] = []
         progress.tried_at = now
+        self._begin(progress, now)
         for number, one in enumerate(authorities):
             for _ in range(ROUNDS):
                 names = self._names(progress, now)
@@ -260,10 +260,12 @@ class Visit:
                 if not others or len(others) < len(failed) or not self._names(progress, now):
                     break
                 if due_at(held_of(identity), progress, self._names(progress, now), now, 0.5) > now:
+                    progress.begun = 0
                     self._keep(progress)  # all the others are in the certificate that we have
                     return False
         if self.allowance.is_ended:
             return False  # that the server stops is no failure
+        progress.begun = 0
         progress.failures += 1
         progress.failing_since = progress.failing_since or now
         progress.error = "; ".join(dict.fromkeys(faults))
@@ -274,6 +276,20 @@ class Visit:
             when=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(progress.not_before)),
         )  # fmt: skip
         return False
+
+    def _begin(self, progress: CertificateProgress, now: float) -> None:
+        """Put down that a try begins, before a CA hears of it.  Raises OSError: what cannot be remembered is not begun.
+
+        The first that comes to no end goes on at once; a server that is killed in each waits longer each time, as after a
+        failure, since each may have been one at the CA.
+        """
+        progress.begun += 1
+        if progress.begun > 1:
+            progress.failures += 1
+            progress.failing_since = progress.failing_since or now
+            progress.error = "the tries before came to no end, as the server was killed or stopped meanwhile"
+            progress.not_before = max(progress.not_before, retry_at(progress, now, self.chance(), None))
+        self._keep(progress)
 
     def _tried(
         self,
@@ -315,7 +331,7 @@ class Visit:
             return failed.names
         except (GivenUp, OSError, ValueError) as error:
             faults.append(str(error))
-        except (KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is a failure that is waited after
             faults.append(f"an answer of {one.directory} makes no sense: {type(error).__name__} {error}")
         return ()
 
@@ -343,14 +359,20 @@ class Visit:
 
     def _took(self, progress: CertificateProgress, one: AuthoritySettings, faults: Sequence[str]) -> None:
         now = self.now()
-        left_out = [name for name in self.names if name not in self._names(progress, now)]
+        names = self._names(progress, now)
+        left_out = [name for name in self.names if name not in names]
         remarks = [*progress.remarks]
+        progress.issued = [*progress.issued, [now, names_mark(names)]][-ISSUED_KEPT:]
+        room = room_at(held_of(self._identity(None)), progress, names, now)
+        if room > now:
+            moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(room))
+            remarks.append(f"so many came in a short time that none is got before {moment}, except by hand: is the clock right?")
         if left_out:
             remarks.append(f"without {', '.join(left_out)}: these could not be shown to be ours; tried again within a day")
         if faults:
             remarks.append(f"it comes from the second CA, as the first gave none: {'; '.join(faults)}")
         progress.directory, progress.order, progress.remarks = one.directory, {}, remarks
-        progress.failures, progress.failing_since, progress.not_before, progress.error = 0, 0.0, 0.0, ""
+        progress.failures, progress.failing_since, progress.not_before, progress.error, progress.begun = 0, 0.0, 0.0, "", 0
         progress.is_urgent, progress.roll, progress.seen_spki, progress.waits_for, progress.revoked = False, "", "", "", ""
         progress.left_out = {name: until for name, until in progress.left_out.items() if until > now}
         settle_next_key(self.keys_directory, self.name, self._identity(None))

@@ -25,6 +25,7 @@ REQUEST_SECONDS = 20  # for a whole request, handshake included, and between two
 ABORT_SECONDS = 10  # for the rest of an answer, after that
 PROXY_HEADER_SECONDS = 5.0
 BODY_OCTETS = 65536
+LENGTH_DIGITS = 18  # of a Content-Length; Python reads no number without end
 LINE_OCTETS, HEADER_OCTETS, FIELDS_MOST = 8192, 16384, 64
 REQUESTS_MOST = 100  # on one connection
 
@@ -115,7 +116,7 @@ class _Channel(HTTPChannel):
     maxHeaders = FIELDS_MOST
     abortTimeout = ABORT_SECONDS
     _requests = 0
-    _is_over = False
+    _is_over = _is_lost = False
     _is_acme: bool | None = None
 
     def __init__(self, factory: HTTPFactory, address: str) -> None:
@@ -150,8 +151,26 @@ class _Channel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """It has had its time."""
-        self._abortingCall = self.callLater(ABORT_SECONDS, self.forceAbortClient)
         self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """Once what was written is sent; over TLS the client has to say its part, and it may not."""
+        if self._abortingCall is None and not self._is_lost:
+            self._abortingCall = self.callLater(ABORT_SECONDS, self.forceAbortClient)
+        super().loseConnection()
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        """As its own, but stricter: who stands before us may count the octets of the body in another way."""
+        if (header == b"Transfer-Encoding" and data.lower() != b"chunked") or (
+            header == b"Content-Length" and len(data) > LENGTH_DIGITS
+        ):
+            return bool(self._failChooseTransferDecoder())
+        return bool(super()._maybeChooseTransferDecoder(header, data))
+
+    def _send100Continue(self) -> None:
+        """Not after it was refused."""
+        if not self._is_over:
+            super()._send100Continue()
 
     def forceAbortClient(self) -> None:
         """It does not read."""
@@ -160,6 +179,7 @@ class _Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is closed."""
+        self._is_lost = True
         self.factory.room.leave(self)
         super().connectionLost(reason)
 

@@ -336,6 +336,81 @@ class Faults(WithMock):
         self.assertIn("no answer within", found.progress.error)
 
 
+class Limits(WithMock):
+    """What a CA counts: failed validations (five in an hour), certificates for the same names (five in a week), orders."""
+
+    def looks(self, minutes: int, **wanted: Any) -> Visited:
+        for _ in range(minutes):
+            found = self.visit().look(**wanted)
+            self.later(60)
+        return found
+
+    def test_a_clock_that_is_ahead_does_not_get_a_certificate_each_minute(self) -> None:
+        self.ahead = 70 * DAY
+        found = self.looks(8)
+        self.assertEqual(self.count("finalize"), 4)
+        self.assertIn("is the clock right?", found.progress.remarks[-1] if found.progress.remarks else "")
+        self.assertGreater(found.due, self.now() + 6 * DAY)
+        self.assertTrue(self.visit().look(is_urgent=True).has_changed, "by hand it is got all the same")
+
+    def test_nor_does_a_ca_whose_suggestions_are_always_over_or_another_server_with_the_same_folder(self) -> None:
+        self.ca.window = ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z")
+        self.looks(6)
+        self.assertEqual(self.count("finalize"), 4)
+        self.ca.window = None
+        for number in range(6):
+            self.visit("b.example.org" if number % 2 else "c.example.org").look()
+            self.later(60)
+        self.assertEqual(self.count("finalize"), 6)
+
+    def test_certificates_of_a_day_are_renewed_as_ever(self) -> None:
+        self.ca.days = (0, 1)
+        for _ in range(8):
+            self.visit().look()
+            self.later(13 * 3600)
+            self.ca.days = (int(self.ahead // DAY), int(self.ahead // DAY) + 1)
+        self.assertGreaterEqual(self.count("finalize"), 4)
+
+    def test_a_server_that_is_killed_in_each_try_waits_as_after_a_failure(self) -> None:
+        self.ca.invalid_names = {HOST}
+
+        def killed(challenges: Any) -> None:
+            raise Killed
+
+        withdraw, self.shows.withdraw = self.shows.withdraw, killed  # type: ignore[method-assign]
+        for _ in range(8):  # one start every ten seconds, each of which fails a validation
+            try:
+                found = self.visit().look()
+            except Killed:
+                pass
+            self.later(10)
+        self.assertEqual(self.count("challenge"), 2)
+        self.assertEqual(found.progress.failures, 1)
+        self.assertIn("killed", found.progress.error)
+        self.ca.invalid_names, self.shows.withdraw = set(), withdraw  # type: ignore[method-assign]
+        self.shows.shown = []
+        self.later(400)
+        found = self.visit().look()
+        self.assertEqual((found.has_changed, found.progress.begun, found.progress.failures), (True, 0, 0))
+
+    def test_nothing_is_asked_for_that_cannot_be_remembered(self) -> None:
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        write = visit.write_progress
+        self.patch(visit, "write_progress", full)
+        for _ in range(5):
+            self.assertRaises(OSError, self.visit().look)
+        self.assertEqual((self.count("newOrder"), self.count("newAccount")), (0, 0))
+        self.patch(visit, "write_progress", write)
+        self.assertTrue(self.visit().look().has_changed)
+
+    def test_whatever_an_answer_raises_is_a_failure_that_is_waited_after(self) -> None:
+        self.ca.faults["newOrder"] = [(201, b"[" * 200_000, {"Location": f"{self.ca.url}/order/0"})]
+        found = self.looks(4)
+        self.assertEqual((self.count("newOrder"), found.progress.failures), (1, 1))
+
+
 class Kills(WithMock):
     """Killed at each request, and before and after each file that is written."""
 

@@ -107,6 +107,9 @@ class Requests(ChannelCase):
             b"GET / HTTP/1.1\r\nHost: example.org\r\nA: \0\r\n\r\n",
             POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx", POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             POST + b"Content-Length: +1\r\n\r\nx", POST + b"Content-Length: -1\r\n\r\nx", POST + b"Content-Length: 0x1\r\n\r\nx",
+            POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nx", POST + b"Content-Length: " + b"0" * 5000 + b"\r\n\r\n",
+            POST + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nabcde", POST + b"Transfer-Encoding: identity\r\n\r\n",
+            POST + b"Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n",
             POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n", POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
             b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n" + b"A: " + b"b" * 9000 + b"\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 70 + b"\r\n",
             b"GET / HTTP/1.1\r\n" + (b"A: " + b"b" * 900 + b"\r\n") * 40 + b"\r\n",
@@ -152,6 +155,16 @@ class Time(ChannelCase):
         self.assertTrue(channel.transport.disconnecting)
         self.clock.advance(11)
         self.assertTrue(channel.transport.aborted)
+
+    def test_a_client_that_does_not_close_its_side_is_cut_off(self) -> None:
+        for octets in (LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), LIVE * 100, b"GET\r\n\r\n", LIVE.replace(b"1.1", b"1.0")):
+            channel = self.connect()
+            channel.dataReceived(octets)  # over TLS `loseConnection` waits for the other's close_notify
+            self.assertTrue(channel.transport.disconnecting)
+            self.clock.pump([1.0] * 11)
+            self.assertTrue(channel.transport.aborted, octets[:60])
+            channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_second_request_on_a_connection_has_time_of_its_own(self) -> None:
         channel = self.connect()
