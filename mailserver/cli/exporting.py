@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from typing import Any
@@ -24,13 +25,14 @@ from mailserver.config.ownership import why_not_of
 from mailserver.delivery.names import encoded_part, folder_name
 from mailserver.mail.address import AddressError
 from mailserver.mail.faults import StorageFault
+from mailserver.moving.careful import opened_file
 from mailserver.moving.export_form import FORMAT, MANIFEST, ExportSink, FolderSink, TarSink, json_lines, line_of_account
 from mailserver.moving.mail_item import CannotRead, MailFault, MailItem
 from mailserver.moving.maildir_source import MaildirSource
 from mailserver.processes.identity import as_owner_of
 from mailserver.state_store.records_file import RECORDS, open_records
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "named_files"]
 
 SECRET_KEYS = frozenset(
     "password_file oauth_secret_file token_file former_secrets certificate key client_certificate client_key "
@@ -118,13 +120,14 @@ def _write(
     counts = {"accounts": len(accounts), "domains": len(configuration.domain), "records": len(records)}
     files: list[dict[str, str]] = []
     if options.keys:
+        said = set(_strings(tomllib.loads(text.decode())))  # a path that is whole there is no other one in another folder
         for number, (path, content) in enumerate(secrets):
             name, near = (
                 f"files/{number}-{encoded_part(os.path.basename(path))}",
                 os.path.relpath(path, configuration.directory),
             )
             sink.add(name, [content])
-            files.append({"name": name, "path": path if near.startswith("..") else near})
+            files.append({"name": name, "path": path if near.startswith("..") or path in said else near})
         counts["secrets"] = len(files) + _keys(configuration.keys_path, sink, faults)
     else:
         left.append("keys, and files with secrets (--keys)")
@@ -194,7 +197,7 @@ def _secrets(configuration: Configuration, faults: list[MailFault]) -> Iterator[
 
     What is root's alone is read by root; what others could have put there, with the rights of the server's user.
     """
-    for path in dict.fromkeys(_named_files(configuration)):
+    for path in dict.fromkeys(named_files(configuration)):
         try:
             is_roots = not why_not_of(path)
             with nullcontext() if is_roots else as_owner_of(configuration.data):
@@ -205,21 +208,29 @@ def _secrets(configuration: Configuration, faults: list[MailFault]) -> Iterator[
             yield path, content
 
 
-def _named_files(value: Any) -> Iterator[str]:
+def named_files(value: Any) -> Iterator[str]:
+    """The paths of files with secrets that a configuration, or a table of it, names."""
     if isinstance(value, Options):
         for key in keys_of(type(value)):
             inner = getattr(value, key)
             if key in SECRET_KEYS and isinstance(inner, str) and inner.startswith("/"):
                 yield inner
             else:
-                yield from _named_files(inner)
-        yield from _named_files(getattr(value, "options", None))
+                yield from named_files(inner)
+        yield from named_files(getattr(value, "options", None))
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from _named_files(inner)
+            yield from named_files(inner)
     elif isinstance(value, tuple):
         for inner in value:
-            yield from _named_files(inner)
+            yield from named_files(inner)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _strings(inner)
 
 
 def _keys(keys: str, sink: ExportSink, faults: list[MailFault]) -> int:
@@ -239,7 +250,7 @@ def _keys(keys: str, sink: ExportSink, faults: list[MailFault]) -> int:
 
 
 def _content(path: str) -> Iterator[bytes]:
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+    with open(opened_file(path, follow=True), "rb") as file:
         while piece := file.read(PIECE):
             yield piece
 
@@ -261,19 +272,28 @@ def _mail(
     root = f"mail/{encoded_part(mailbox.domain)}/{encoded_part(mailbox.user)}"
     done: set[str] = set()
     letters: dict[tuple[str, ...], dict[str, str]] = {}
+    names: set[str] = set()
+    subscriptions: list[str] = []
     for _ in range(LOOKS):
         missed: list[MailFault] = []
-        with closing(MaildirSource(path, missed.append)) as source:
+        try:
+            source = MaildirSource(path, missed.append)
+        except OSError as error:  # this one's matter: the others' mail is exported
+            missed.append(MailFault(path, f"cannot be read: {error.strerror}"))
+            break
+        with closing(source):
             for item in source:
                 if item.key in done:
                     continue
-                name = _name(item, letters.setdefault(item.folder, {}))
                 folder = os.path.join(root, folder_name(item.folder)).rstrip("/")
+                above = f"{folder}/{'new' if item.is_new else 'cur'}"
+                name = _free(above, _name(item, letters.setdefault(item.folder, {})), names)
                 try:
-                    sink.add(f"{folder}/{'new' if item.is_new else 'cur'}/{name}", item.octets(), seconds=item.seconds)
+                    sink.add(f"{above}/{name}", item.octets(), seconds=item.seconds)
                 except CannotRead as error:
                     missed.append(MailFault(item.where, str(error)))
                     continue
+                names.add(f"{above}/{name}")
                 done.add(item.key)
             subscriptions = source.subscriptions()
         if not missed:
@@ -282,10 +302,20 @@ def _mail(
     for parts, words in letters.items():
         if words:
             lines = "".join(f"{ord(letter) - 97} {word}\n" for word, letter in words.items())
-            sink.add(os.path.join(root, folder_name(parts), "dovecot-keywords"), [lines.encode()])
+            sink.add(os.path.join(root, folder_name(parts), "dovecot-keywords"), [lines.encode("utf-8", "replace")])
     if subscriptions:
         sink.add(f"{root}/subscriptions", ["".join(f"{one}\n" for one in subscriptions).encode()])
     return len(done)
+
+
+def _free(folder: str, name: str, names: set[str]) -> str:
+    """Another name where two files differ only in flags that are not kept."""
+    base, colon, flags = name.partition(":")
+    number = 1
+    while f"{folder}/{name}" in names:
+        number += 1
+        name = f"{base}.{number}{colon}{flags}"
+    return name
 
 
 def _name(item: MailItem, letters: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, load
 from mailserver.mail.address import AddressError
 from mailserver.mail.answers import Mailbox
+from mailserver.moving.careful import named_by_others
 from mailserver.moving.mail_item import CannotRead, MailFault, MailItem
 from mailserver.moving.maildir_source import MaildirSource
 from mailserver.moving.maildir_target import MaildirTarget
@@ -54,6 +55,7 @@ def import_maildir(options: argparse.Namespace) -> int:
     except OSError as error:
         raise Unable(f"{options.path}: {error.strerror}", EX_IOERR) from error
     with closing(source):
+        _must_be_meant(options.path, source.fileno())
         if not source.is_one:
             raise Unable(f"{options.path} is no Maildir: it has neither cur nor new, nor a folder that has")
         above = _folder(options.folder)
@@ -68,9 +70,10 @@ def import_mbox(options: argparse.Namespace) -> int:
         source = MboxSource(options.path, troubles.append, folder=_folder(options.folder), kind=options.format)
     except OSError as error:
         raise Unable(f"{options.path}: {error.strerror}", EX_IOERR) from error
-    with closing(source), open(options.path, "rb") as held:
+    with closing(source):
+        _must_be_meant(options.path, source.fileno())
         try:
-            fcntl.lockf(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.lockf(source, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             raise Unable(f"{options.path}: another program is writing to it", EX_IOERR) from error
         return _imported(options, source, troubles)
@@ -162,6 +165,11 @@ def _tell(options: argparse.Namespace, done: int, there: int, folders: int, trou
     say(*[f"{plain(one.where)}: {plain(one.why)}" for one in troubles[:SHOWN_MOST]])
     if len(troubles) > SHOWN_MOST:
         say(f"and {len(troubles) - SHOWN_MOST} more")
+
+
+def _must_be_meant(path: str, descriptor: int) -> None:
+    if why := named_by_others(path, descriptor):
+        raise Unable(why)
 
 
 def _must_exist(options: argparse.Namespace, configuration: Configuration) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Any
 
 from mailserver.accounts.table import Account, AccountsFile
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
+from mailserver.moving.careful import new_file, opened_file
 from mailserver.moving.house import House, toml_of
 from mailserver.moving.postfix import read_postfix
 from mailserver.moving.postfix_source import NoPostfix
@@ -136,19 +138,13 @@ def _write(output: str, text: str, house: House) -> None:
 
 def _new_file(path: str, text: str, mode: int, owner: tuple[int, int] | None) -> None:
     """A file that was not there, or is there with this very text from a run that was cut off."""
+    content = text.encode("utf-8", "surrogateescape")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        new_file(path, content, mode, owner)
     except FileExistsError:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            if file.read() != text:
+        with open(opened_file(path, follow=True), "rb") as file:
+            if file.read(len(content) + 1) != content:
                 raise
-        return
-    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-        if owner is not None and os.geteuid() == 0:
-            os.fchown(descriptor, *owner)
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
 
 
 def _add_accounts(house: House, data: str) -> None:
@@ -170,5 +166,6 @@ def _next_steps(output: str, house: House) -> list[str]:
     for one in house.accounts.values():
         if one.mail:
             kind = "maildir" if one.mail.endswith("/") or os.path.isdir(one.mail) else "mbox"
-            lines.append(f"  mailserver import {kind} {plain(one.mail)} {plain(one.address)} --config {plain(output)}")
+            words = shlex.join([kind, one.mail, one.address, "--config", output])
+            lines.append(f"  mailserver import {plain(words)}")
     return lines

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-__all__ = ["foreign_owner", "why_not_of", "writable_by_others"]
+__all__ = ["foreign_owner", "steps_to", "why_not_of", "writable_by_others"]
 
 LINKS = 40
 
@@ -22,7 +22,7 @@ def why_not_of(path: str, owner: int = 0) -> str:
     where it is sticky (/tmp): the next step's owner is looked at, too.  Raises OSError where something cannot be looked at.
     """
     try:
-        for step, found in _steps(path):
+        for step, found in steps_to(path):
             why = _foreign(step, found, {0, owner}) or _writable(step, found)
             if why:
                 return why
@@ -33,15 +33,15 @@ def why_not_of(path: str, owner: int = 0) -> str:
 
 def foreign_owner(path: str) -> str:
     """The first step on the way to the file that is not root's, in a sentence; "" where all are root's.  Raises OSError."""
-    return next((why for step, found in _steps(path) if (why := _foreign(step, found, {0}))), "")
+    return next((why for step, found in steps_to(path) if (why := _foreign(step, found, {0}))), "")
 
 
 def writable_by_others(path: str) -> str:
     """The first step on the way that others than its owner may write, in a sentence; "" for none.  Raises OSError."""
-    return next((why for step, found in _steps(path) if (why := _writable(step, found))), "")
+    return next((why for step, found in steps_to(path) if (why := _writable(step, found))), "")
 
 
-def _steps(path: str) -> Iterator[tuple[str, os.stat_result]]:
+def steps_to(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Each step from / to the file, through every symbolic link: its path and its status (lstat(2))."""
     left = [part for part in os.path.abspath(path).split("/") if part]
     here, links = "/", 0

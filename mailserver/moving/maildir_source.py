@@ -12,11 +12,12 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from mailserver.moving.careful import opened_file
 from mailserver.moving.mail_item import CannotRead, Keys, MailFault, MailItem
 
-__all__ = ["MaildirSource", "folder_parts"]
+__all__ = ["KEYWORDS", "MaildirSource", "folder_parts", "keywords_in"]
 
-FLAGS = re.compile(r":2,([A-Za-z]*)$")
+FLAGS = re.compile(r":2,([A-Za-z]*)\Z")
 SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
 KNOWN_FLAGS = frozenset("DFPRST")
 PARTS = ("cur", "new", "tmp")
@@ -26,6 +27,7 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 BELOW = DIRECTORY | os.O_NOFOLLOW
 KEYWORDS = "dovecot-keywords"
 KEYWORDS_OCTETS = 1 << 16
+KEYWORD_NUMBER = re.compile("[0-9]|1[0-9]|2[0-5]")
 
 
 class MaildirSource:
@@ -40,6 +42,10 @@ class MaildirSource:
         self._keys = Keys("maildir")
         names = set(os.listdir(self._fd))
         self.is_one = "cur" in names or "new" in names or any(True for _ in self._folders())
+
+    def fileno(self) -> int:
+        """The descriptor of the Maildir."""
+        return self._fd
 
     def close(self) -> None:
         """Close it."""
@@ -65,7 +71,7 @@ class MaildirSource:
     def subscriptions(self) -> list[str]:
         """The folders that Dovecot's file of that name lists."""
         try:
-            fd = os.open("subscriptions", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+            fd = opened_file("subscriptions", self._fd)
         except OSError:
             return []
         with open(fd, encoding="utf-8", errors="replace") as file:
@@ -166,16 +172,18 @@ class MaildirSource:
         )
 
     def _keywords(self, fd: int) -> dict[str, str]:
-        """Dovecot's letters for keywords: lines of a number and a word; 0 is the letter a."""
-        try:
-            file = os.open(KEYWORDS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-        except OSError:
-            return {}
-        with open(file, encoding="utf-8", errors="replace") as lines:
-            rows = [line.split(None, 1) for line in lines.read(KEYWORDS_OCTETS).splitlines()]
-        return {
-            chr(97 + int(row[0])): row[1] for row in rows if len(row) == 2 and row[0].isdigit() and int(row[0]) < 26
-        }
+        return {letter: word for word, letter in keywords_in(fd).items()}
+
+
+def keywords_in(fd: int) -> dict[str, str]:
+    """The letter of each keyword in a Maildir's folder: Dovecot's file has lines of a number and a word; 0 is the letter a."""
+    try:
+        file = opened_file(KEYWORDS, fd)
+    except OSError:
+        return {}
+    with open(file, encoding="utf-8", errors="replace") as lines:
+        rows = [line.split(None, 1) for line in lines.read(KEYWORDS_OCTETS).split("\n")]
+    return {row[1].strip(): chr(97 + int(row[0])) for row in rows if len(row) == 2 and KEYWORD_NUMBER.fullmatch(row[0])}
 
 
 def folder_parts(name: str) -> tuple[str, ...]:
@@ -198,13 +206,9 @@ def _decoded(name: str) -> str:
         return name
 
 
-def _opened(fd: int, file: str) -> int:
-    return os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-
-
 def _octets(fd: int, file: str) -> Iterator[bytes]:
     try:
-        with open(_opened(fd, file), "rb", buffering=0) as content:
+        with open(opened_file(file, fd), "rb", buffering=0) as content:
             while piece := content.read(PIECE):
                 yield piece
     except OSError as error:

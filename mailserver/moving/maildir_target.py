@@ -19,12 +19,13 @@ from mailserver.delivery.names import file_name, host_part, number_of_mailbox, s
 from mailserver.delivery.open_maildirs import BELOW, Maildir, Maildirs
 from mailserver.mail.answers import Mailbox
 from mailserver.mail.durable import sync_fd
+from mailserver.moving.careful import own_file
 from mailserver.moving.mail_item import MailFault, MailItem
+from mailserver.moving.maildir_source import KEYWORDS, keywords_in
 
 __all__ = ["IMPORTED", "MaildirTarget"]
 
 IMPORTED = "mailserver-imported"
-KEYWORDS = "dovecot-keywords"
 BATCH, BATCH_OCTETS = 1000, 256 << 20  # of one sync, which is dear where others write to the same disk
 KEY_DIGITS = 32
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -55,9 +56,7 @@ class MaildirTarget:
         self.folders: set[tuple[str, ...]] = set()
         with acting():
             inbox = self._maildirs.find(mailbox)
-            self._book = os.open(
-                IMPORTED, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=inbox.fd
-            )
+            self._book = own_file(IMPORTED, inbox.fd, os.O_APPEND)
         self._known = self._read_book()
 
     def close(self) -> None:
@@ -122,8 +121,7 @@ class MaildirTarget:
         """Add folders to Dovecot's file of subscriptions, as it writes their names."""
         with self._acting():
             inbox = self._maildirs.find(self._mailbox)
-            fd = os.open("subscriptions", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=inbox.fd)
-            with open(fd, "r+", encoding="utf-8", errors="surrogateescape") as file:
+            with open(own_file("subscriptions", inbox.fd), "r+", encoding="utf-8", errors="surrogateescape") as file:
                 there = file.read()
                 known = there.splitlines()
                 new = [one for one in folders if one not in known]
@@ -186,7 +184,7 @@ class MaildirTarget:
             return []
         maildir = self._opened(item.folder)
         if item.folder not in self._keywords:
-            self._keywords[item.folder] = self._read_keywords(maildir)
+            self._keywords[item.folder] = keywords_in(maildir.fd)
         known, found, is_new = self._keywords[item.folder], [], False
         for word in item.keywords:
             if word not in known:
@@ -199,17 +197,6 @@ class MaildirTarget:
         if is_new:
             self._write_keywords(maildir, known)
         return found
-
-    def _read_keywords(self, maildir: Maildir) -> dict[str, str]:
-        try:
-            fd = os.open(KEYWORDS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=maildir.fd)
-        except FileNotFoundError:
-            return {}
-        with open(fd, encoding="utf-8", errors="replace") as file:
-            rows = [line.split(None, 1) for line in file.read(1 << 16).splitlines()]
-        return {
-            row[1]: chr(97 + int(row[0])) for row in rows if len(row) == 2 and row[0].isdigit() and int(row[0]) < 26
-        }
 
     def _write_keywords(self, maildir: Maildir, known: dict[str, str]) -> None:
         draft = f"{KEYWORDS}.{os.getpid()}"

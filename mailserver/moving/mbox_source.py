@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from mailserver.moving.careful import opened_file
 from mailserver.moving.mail_item import CannotRead, Keys, MailFault, MailItem
 
 __all__ = ["MboxSource", "Span"]
@@ -69,14 +70,17 @@ class MboxSource:
         self, path: str, tell: Callable[[MailFault], None], *, folder: tuple[str, ...] = (), kind: str = "auto"
     ) -> None:
         self._path, self._tell, self._folder, self._kind = path, tell, folder, kind
-        self._file = open(path, "rb", buffering=0)
-        self._size = os.fstat(self._file.fileno()).st_size
-        self._fd = self._file.fileno()
+        self._fd = opened_file(path, follow=True)
+        self._size = os.fstat(self._fd).st_size
         self._keys = Keys("mbox")
+
+    def fileno(self) -> int:
+        """The descriptor of the file."""
+        return self._fd
 
     def close(self) -> None:
         """Close it."""
-        self._file.close()
+        os.close(self._fd)
 
     def __iter__(self) -> Iterator[MailItem]:
         """Every message in the file's order."""

@@ -216,6 +216,92 @@ class House(CommandCase):
                 everything = [path for path in self.other.rglob("*") if path.is_file()]
                 self.assertEqual([path for path in everything if b"Subject: secret" in path.read_bytes()], [])
 
+    def manifest(self, change: Any) -> None:
+        found = json.loads((self.out / "house.json").read_text())
+        change(found)
+        (self.out / "house.json").write_text(json.dumps(found))
+
+    def test_an_export_writes_no_file_that_its_configuration_does_not_name_and_none_outside_without_consent(self) -> None:
+        target = self.folder / "profile.d" / "x.sh"
+        target.parent.mkdir()
+        for path in (str(target), "../profile.d/x.sh", "other.txt", f"{self.other}/../profile.d/x.sh"):
+            with self.subTest(path):
+                shutil.rmtree(self.out, ignore_errors=True)
+                self.export("--keys")
+                self.manifest(lambda found: found["files"][0].update(path=path))
+                said = self.put_up()
+                self.assertEqual((said.code, "that the configuration names" in said.err), (1, True), said)
+                self.assertEqual(([*target.parent.iterdir()], (self.other / "other.txt").exists()), ([], False))
+        shutil.rmtree(self.out)
+        self.config.write_text(self.config.read_text().replace('"relay.password"', json.dumps(str(target))))
+        target.write_text(PASSWORD)
+        self.export("--keys")
+        target.unlink()
+        (self.other / "mailserver.toml").unlink()
+        said = self.put_up()
+        self.assertEqual((said.code, "--any-path" in said.err, target.exists()), (1, True, False), said)
+        said = run("import", "house", str(self.out), "--output", str(self.other / "mailserver.toml"), "--any-path")
+        self.assertEqual((said.code, target.read_text()), (0, PASSWORD), said)
+
+    def test_a_tar_file_with_links_devices_pipes_doubles_or_holes_is_refused(self) -> None:
+        self.export()
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.REGTYPE, b"S"):
+            with self.subTest(kind):
+                evil = self.folder / "evil.tar"
+                with tarfile.open(evil, "w", format=tarfile.GNU_FORMAT) as tar:
+                    tar.add(self.out / "house.json", "house.json")
+                    info = tarfile.TarInfo("house.json" if kind == tarfile.REGTYPE else "accounts.jsonl")
+                    info.type, info.linkname = kind, "house.json"
+                    tar.addfile(info)
+                said = self.put_up(evil)
+                self.assertEqual((said.code, [*self.other.glob("*.toml")]), (74, []), said)
+
+    def test_a_pipe_in_an_export_does_not_hold_it_up(self) -> None:
+        for name in ("house.json", "mail/example.org/alice/dovecot-keywords", "mail/example.org/alice/subscriptions"):
+            with self.subTest(name):
+                shutil.rmtree(self.out, ignore_errors=True)
+                self.export("--mail")
+                (self.out / name).unlink()
+                os.mkfifo(self.out / name)
+                self.put_up()
+
+    def test_a_write_that_was_cut_off_leaves_nothing_that_the_next_run_takes_for_another_file(self) -> None:
+        self.export("--keys")
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch = self.patch(os, "fsync", full)
+        self.assertEqual(self.put_up().code, 74)
+        patch.restore()
+        self.assertEqual([*self.other.glob("*.toml")], [])
+        self.assertEqual(self.put_up().code, 0)
+
+    def test_one_users_maildir_that_cannot_be_written_is_told_and_the_others_mail_comes(self) -> None:
+        bob = self.data / "mail" / "example.org" / "bob" / "cur"
+        bob.mkdir(parents=True)
+        (bob / "1.b:2,").write_text("Subject: of bob\n\nx\n")
+        self.export("--mail")
+        alice = self.other / "data" / "mail" / "example.org" / "alice"
+        alice.mkdir(parents=True)
+        os.symlink("/etc", alice / "cur")
+        said = self.put_up()
+        self.assertEqual((said.code, "alice@example.org" in said.out), (1, True), said)
+        self.assertEqual(len([*(alice.parent / "bob" / "cur").iterdir()]), 1)
+
+    def test_odd_names_in_a_maildir_do_not_stop_the_export_of_the_others(self) -> None:
+        cur = self.data / "mail" / "example.org" / "alice" / "cur"
+        for name in ("5.x:2,S", "5.x:2,SS", "5.x:2,Sz", "5.x", "6\n.x:2,S", "\udcff.x:2,"):
+            (cur / name).write_text(f"Subject: {name!a}\n\nx\n"[:40])
+        bob = self.data / "mail" / "example.org" / "bob"
+        bob.mkdir()
+        (bob / "cur").write_text("no folder")
+        os.symlink("/etc", bob / "new")
+        said = self.export("--mail", "--json")
+        self.assertEqual((said.code, said.json["messages"]), (1, 9), said)
+        self.assertTrue((self.out / "house.json").exists())
+        self.assertEqual(len([*(self.out / "mail/example.org/alice/cur").iterdir()]), 7)
+
     def test_a_link_in_a_maildir_is_told_and_a_full_target_is_left_alone(self) -> None:
         os.symlink("/etc/passwd", self.data / "mail" / "example.org" / "alice" / "cur" / "9.x:2,")
         said = self.export("--mail")

@@ -250,3 +250,58 @@ class Maildir(Importing):
             ".&A-": ("&A-",),
         }.items():
             self.assertEqual(folder_parts(name), parts)
+
+
+class Planted(Importing):
+    """What users may have put where root reads and writes."""
+
+    def test_an_mbox_that_is_a_pipe_a_device_or_a_folder_is_refused_and_does_not_wait(self) -> None:
+        os.mkfifo(self.folder / "pipe")
+        for path in (str(self.folder / "pipe"), "/dev/zero", "/dev/tty", str(self.folder)):
+            with self.subTest(path):
+                said = self.command("import", "mbox", path, USER)
+                self.assertEqual((said.code, said.err.startswith("mailserver: ")), (74, True), said)
+
+    def test_pipes_and_folders_in_the_place_of_small_files_of_a_maildir_do_not_hold_it_up(self) -> None:
+        old = self.folder / "old"
+        (old / "cur").mkdir(parents=True)
+        (old / "cur" / "1.a:2,Sa").write_text(LETTER.format("one"))
+        os.mkfifo(old / "subscriptions")
+        (old / "dovecot-keywords").mkdir()
+        self.assertEqual(self.command("import", "maildir", str(old), USER).code, 0)
+        self.assertEqual(self.flags(), {"one": "cur,S"})
+        for name in ("subscriptions", maildir_target.IMPORTED):
+            with self.subTest(name):
+                (old / "subscriptions").unlink(missing_ok=True)
+                (old / "subscriptions").write_text("Sent\n")
+                (self.mail / name).unlink(missing_ok=True)
+                os.mkfifo(self.mail / name)
+                said = self.command("import", "maildir", str(old), USER)
+                self.assertEqual((said.code, "is no file" in said.err), (74, True), said)
+                (self.mail / name).unlink()
+
+    def test_keywords_with_numbers_that_are_none_are_passed_over(self) -> None:
+        old = self.folder / "old"
+        (old / "cur").mkdir(parents=True)
+        (old / "cur" / "1.a:2,Sab").write_text(LETTER.format("one"))
+        (old / "dovecot-keywords").write_text("\u00b2 odd\n" + "9" * 5000 + " long\n-1 less\n1 work\n99 more\n")
+        self.assertEqual(self.command("import", "maildir", str(old), USER).code, 0)
+        self.assertEqual((self.mail / "dovecot-keywords").read_text(), "0 work\n")
+
+    def test_root_is_not_led_by_a_users_link_to_the_mail_of_another(self) -> None:
+        if os.geteuid() != 0:
+            return
+        secret, link = self.folder / "bob.mbox", self.folder / "alice.mbox"
+        secret.write_text(f"{BEGIN}{LETTER.format('of bob')}")
+        os.chown(secret, 65533, 65533)
+        link.symlink_to(secret)
+        os.chown(link, 65534, 65534, follow_symlinks=False)
+        said = self.command("import", "mbox", str(link), USER)
+        self.assertEqual((said.code, "is a link of user 65534 to what belongs to user 65533" in said.err), (1, True), said)
+        os.chown(link, 65533, 65533, follow_symlinks=False)
+        self.assertEqual(self.command("import", "mbox", str(link), USER).code, 0)
+        old, way = self.folder / "old", self.folder / "way"
+        (old / "cur").mkdir(parents=True)
+        way.symlink_to(old)
+        os.chown(way, 65534, 65534, follow_symlinks=False)
+        self.assertEqual(self.command("import", "maildir", str(way), USER).code, 1)
