@@ -15,6 +15,7 @@ In the order in which they are read:
 * `postfix_known`: parameters of which nothing has to be carried over, and those that have no equal
 * `postfix`: a configuration of Postfix as one of ours
 * `dovecot_passwd`: Dovecot's passwd-file: who has which password, in which scheme
+* `careful`: opens files of others so that no name leads elsewhere or waits; makes new ones whole
 * `mail_item`: one message on its way from another mail store into a Maildir of ours
 * `maildir_source`: a Maildir with its folders, as another mail system has left it
 * `mbox_source`: an mbox file, read in pieces
