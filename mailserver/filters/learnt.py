@@ -178,7 +178,7 @@ class Learnt:
             if self.beside is not None and subject.tokens is None and subject.can_be_sent:
                 changes, asked = self._changes, self.beside.ask((subject, owners))
                 told = None if asked is None else await asked
-                if told is not None:
+                if told is not None and (told[0] is None or told[0].own in ("", *owners)):
                     whose, opinion = told
                     if changes == self._changes:
                         self._memory.keep_whose(owners, whose)

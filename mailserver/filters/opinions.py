@@ -80,7 +80,8 @@ def read_told(answer: Any) -> Told:
         case []:
             return None, None
         case [float(probability), int(counted), str(words), str(own), int(number), int(spam), int(ham)]:
-            if 0.0 <= probability <= 1.0 and len(words) <= WORDS_CHARACTERS and words.isprintable():
+            is_of_somebody = bool(own) == bool(number) and min(counted, number, spam, ham) >= 0
+            if is_of_somebody and 0.0 <= probability <= 1.0 and len(words) <= WORDS_CHARACTERS and words.isprintable():
                 return Whose(own, number, spam, ham), Opinion(probability, counted, words, own, spam, ham)
     raise ValueError("an opinion")
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -66,7 +66,7 @@ class WorkBeside(Generic[Q, A]):
         self._asked_at = 0.0  # when the question that is open was asked
         self._ready_until = self._rests_until = seconds()
         self._lone = 0  # questions in a row that came when no other was open
-        self._starts = False
+        self._works = False  # the process has a question, which those who have asked may have given up
         self._has_failed = False
 
     def ask(self, question: Q) -> Deferred[A | None] | None:
@@ -75,33 +75,42 @@ class WorkBeside(Generic[Q, A]):
         came.append(now)
         if len(came) < BUSY_MESSAGES or now - came[0] > BUSY_SECONDS or self._is_alone or now < self._rests_until:
             return None
-        if now >= self._ready_until and not self._together.is_asked:
-            self._start()
-            return None
-        self._lone = 0 if self._together.is_asked else self._lone + 1
-        if self._lone > LONE_MOST:  # one connection after the other: to wait for the process is time lost, and saves none
-            self._lone, self._rests_until = 0, now + LONE_SECONDS
-            return None
-        if (self._together.is_asked and now - self._asked_at > SLOW_SECONDS) or self._together.waiting >= WAITING_MOST:
-            return None
-        return self._together.ask(question)
+        together = self._together
+        is_asked = together.is_asked
+        if not is_asked:
+            if self._works:
+                return None
+            if now >= self._ready_until:
+                self._start()
+                return None
+            self._lone += 1
+            if self._lone > LONE_MOST:  # one connection after the other: to wait for the process is time lost, and saves none
+                self._lone, self._rests_until = 0, now + LONE_SECONDS
+                return None
+        else:
+            self._lone = 0
+            if now - self._asked_at > SLOW_SECONDS or together.waiting >= WAITING_MOST:
+                return None
+        return together.ask(question)
 
     def _start(self) -> None:
         """Ask for nothing: a process takes a time to begin, for which nobody is to wait."""
-        if not self._starts:
-            self._starts = True
-            self._send([], START_SECONDS).addBoth(self._answered, 0)
+        self._works = True
+        self._send([], START_SECONDS).addBoth(self._answered, 0)
 
     def _answer(self, questions: Sequence[Q]) -> Deferred[Sequence[A | Exception | None]]:
-        self._asked_at = self._seconds()
-        answers: Deferred[Any] = self._send(questions, ANSWER_SECONDS)
-        return answers.addBoth(self._answered, len(questions))
+        if self._works or self._seconds() < self._rests_until:  # those who have waited for one that failed or was given up
+            return succeed([None] * len(questions))
+        self._works, self._asked_at = True, self._seconds()
+        # Whoever cancels this one does not end the process: nobody wants to wait for the next one to begin.
+        answers: Deferred[Sequence[A | Exception | None]] = Deferred()
+        self._send(questions, ANSWER_SECONDS).addBoth(self._answered, len(questions)).addBoth(answers.callback)
+        return answers
 
     def _answered(self, answers: Any, count: int) -> Sequence[A | None]:
-        self._starts = False
+        self._works = False
         if isinstance(answers, Failure):
-            if answers.check(CancelledError) is None:
-                self._failed(answers.getErrorMessage(), is_told=answers.check(AllHang) is None)
+            self._failed(answers.getErrorMessage(), is_told=answers.check(AllHang) is None)
             return [None] * count
         try:
             if not isinstance(answers, list) or len(answers) != count:

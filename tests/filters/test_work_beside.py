@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailserver.filters import opinions, work_beside
 from mailserver.filters.learnt import open_learnt
-from mailserver.filters.opinions import opinions_on, read_told
+from mailserver.filters.opinions import Opinion, opinions_on, read_told
+from mailserver.filters.token_memory import Whose
 from mailserver.filters.work_beside import (
     BUSY_MESSAGES,
     LONE_MOST,
@@ -78,10 +79,8 @@ class Beside(SynchronousTestCase):
         first, second = self.ask("a"), self.ask("b")
         with capturedLogs() as told:
             self.asked.pop()[1].callback(answer)
-            self.assertIsNone(self.successResultOf(first))
-            if self.asked:
-                self.asked.pop()[1].callback(answer)
-            self.assertIsNone(self.successResultOf(second))
+            self.assertEqual(self.questions(), [])  # who waits is not made to wait for the next process, too
+            self.assertEqual([self.successResultOf(one) for one in (first, second)], [None, None])
         self.assertEqual(self.beside.ask("c"), None)
         self.clock.advance(REST_SECONDS - 1)
         for n in range(BUSY_MESSAGES):
@@ -176,9 +175,24 @@ class Beside(SynchronousTestCase):
         self.get_busy()
         given_up = self.ask("a")
         given_up.addErrback(lambda _: None)
+        waiting = self.ask("b")
         given_up.cancel()
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual(self.questions(), [["a"]])  # the process goes on with it: it is not killed, and nobody asks another one
+        self.assertIsNone(self.beside.ask("c"))
+        self.asked.pop()[1].callback(["a"])
         self.assertEqual(self.beside.failures, 0)
-        self.ask("b")
+        self.ask("d")
+        self.assertEqual(self.questions(), [["d"]])
+
+    def test_one_that_was_given_up_and_fails_has_failed(self) -> None:
+        self.get_busy()
+        given_up = self.ask("a")
+        given_up.addErrback(lambda _: None)
+        given_up.cancel()
+        self.asked.pop()[1].errback(ProcessFailed("late", "late"))
+        self.assertEqual(self.beside.failures, 1)
+        self.assertIsNone(self.beside.ask("b"))
 
 
 class Answers(SynchronousTestCase):
@@ -190,6 +204,7 @@ class Answers(SynchronousTestCase):
         self.assertEqual(read_told([]), (None, None))
         wrong: list[Any] = [right[:-1], [float("nan"), *right[1:]], [1.5, *right[1:]], [0.5, 3, "a\x1b[", *right[3:]]]
         wrong += [[0.5, 3, "w" * 1001, *right[3:]], [0.5, 3, ["w"], *right[3:]], {}, "", 1, [[]], [None] * 7]
+        wrong += [[*right[:3], "", 7, 5, 5], [*right[:3], ALICE, 0, 5, 5], [*right[:4], 0, 5, -5]]
         for one in wrong:
             self.assertRaises(ValueError, read_told, one)
 
@@ -237,6 +252,15 @@ class OfMessages(BayesCase):
         learnt._run_in_process = lambda function, *arguments, seconds: sent.append(arguments)
         learnt._ask_beside([(subject, (user,)) for user in (ALICE, BOB, CAROL)], 1.0)
         self.assertEqual((len(sent[0][0]), sent[0][1]), (1, [(0, (ALICE,)), (0, (BOB,)), (0, (CAROL,))]))
+
+    def test_what_somebody_else_has_learnt_is_no_answer(self) -> None:
+        component = self.made(minimum=20)
+        self.both_taught(component, 20)
+        message = self.corpus.message("spam")
+        right = self.found(component, message)
+        told = Whose(BOB, 7, 100, 100), Opinion(0.01, 1, "", BOB, 100, 100)
+        component._learnt.beside.ask = lambda _question: succeed(told)
+        self.assertEqual(self.found(component, message), right)
 
     def test_the_file_is_opened_anew_where_the_server_has_opened_it_anew(self) -> None:
         component = self.made(minimum=20)
