@@ -194,7 +194,7 @@ class MailService(Service):
             parent.setComponent(ILogObserver, self._server.log_observer)
 
     def privilegedStartService(self) -> None:
-        """Bind the ports and make the data directory while we may.  A port that cannot be bound stops the start."""
+        """Bind the ports and make the data directory while we may.  A port for mail that cannot be bound stops the start."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         try:
             make_folders(self._in_force.configuration, self._owner)
@@ -234,6 +234,8 @@ class MailService(Service):
         self._has_started = True
         settle_memory()
         for listen in configuration.listen:
+            if listen.endpoint in ports.in_use:
+                continue
             self.log.info("{service} listens on {host}", service=listen.service, host=_place(ports.host(listen.endpoint)))
         if self._in_sandbox:
             sandbox.say_what_to_type(configuration, self._path, ports.host)

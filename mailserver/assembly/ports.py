@@ -15,7 +15,7 @@ from mailserver.config import ListenTable
 from mailserver.config.endpoints import bare_endpoint
 from mailserver.control.parts import ListenerFigures
 from mailserver.plugins.awaiting import within
-from mailserver.processes.bound import BoundHere, bound_here, handed_over, path_bound_here
+from mailserver.processes.bound import AddressInUse, BoundHere, bound_here, handed_over, path_bound_here
 from mailserver.processes.small import SmallProcesses
 from mailserver.receive.factory import ReceiveFactory
 from mailserver.receive.profile import Profile
@@ -62,6 +62,7 @@ class Ports:
         self._listening: list[Deferred[None]] = []  # of endpoints that take their time
         self._ports: dict[str, tuple[IListeningPort, Listening]] = {}
         self._leaving: list[Listening] = []  # of ports that are closed
+        self._in_use: dict[str, None] = {}
         self._are_open = False
         self._are_closed = False
 
@@ -70,10 +71,18 @@ class Ports:
     def bind(self, listeners: Iterable[ListenTable]) -> None:
         """Bind ports and Unix sockets; nobody is served before `open`.  Other endpoints can only be listened on.
 
-        Raises OSError and CannotListenError.
+        Raises OSError and CannotListenError.  Mail does not wait for a web listener's address that somebody else has, such as
+        a web process that a server before has left behind: see `listen_again`.
         """
         for listen in listeners:
-            bound = bound_here(self._reactor, listen.endpoint)
+            try:
+                bound = bound_here(self._reactor, listen.endpoint)
+            except AddressInUse as error:
+                if listen.service != "web":
+                    raise
+                self._in_use[listen.endpoint] = None
+                self.log.critical("{error}; mail is served all the same, and it is tried again", error=error)
+                continue
             if bound is not None:
                 self._bound[listen.endpoint] = bound
                 continue
@@ -100,7 +109,7 @@ class Ports:
             if not isinstance(factory, HeldListener):
                 _accept(port)
         for listen in listeners:
-            if listen.endpoint not in self._ports:
+            if listen.endpoint not in self._ports and listen.endpoint not in self._in_use:
                 await self._listen(listen, self._bound.pop(listen.endpoint, None))
 
     def _listen(self, listen: ListenTable, endpoint: IStreamServerEndpoint | None = None) -> Deferred[None]:
@@ -153,6 +162,28 @@ class Ports:
         }
         return {endpoint: port.fileno() for endpoint, port in found.items()}
 
+    @property
+    def in_use(self) -> Sequence[str]:
+        """The endpoints of web listeners that somebody else has."""
+        return [*self._in_use]
+
+    async def listen_again(self, listeners: Iterable[ListenTable]) -> bool:
+        """Try these that somebody else has had.  Whether one listens now."""
+        wanted = [listen for listen in listeners if listen.endpoint in self._in_use and listen.endpoint not in self._ports]
+        self._in_use = dict.fromkeys([listen.endpoint for listen in wanted])
+        found = False
+        for listen in wanted:
+            if self._are_closed:
+                break
+            try:
+                await self._listen(listen)
+            except Exception:  # noqa: BLE001, S112  # it was told once
+                continue
+            self._in_use.pop(listen.endpoint, None)
+            self.log.info("{endpoint} is free, and is listened on", endpoint=listen.endpoint)
+            found = True
+        return found
+
     def host(self, endpoint: str) -> Any:
         """The address on which it listens, as Twisted has it."""
         return self._ports[endpoint][0].getHost()
@@ -190,6 +221,8 @@ class Ports:
                 await self._listen(listen)
             except Exception as error:  # noqa: BLE001  # as above
                 faults.append(f"cannot listen on {listen.endpoint}: {error}")
+                if listen.service == "web":
+                    self._in_use[listen.endpoint] = None
                 self.log.error("cannot listen on {endpoint}: {error}", endpoint=listen.endpoint, error=error)
         return faults
 

@@ -61,7 +61,7 @@ class WebService:
         self._began = 0.0
         self._early_deaths = 0
         self._missing = ""
-        self._health = LoopingCall(self.say_health)
+        self._health = LoopingCall(self._look)
         self._files = LoopingCall(self._look_at_files)
         for call in (self._health, self._files):
             call.clock = server.reactor
@@ -69,7 +69,11 @@ class WebService:
     @property
     def missing(self) -> str:
         """Why nobody serves the web listeners; "" where somebody does, and where there are none."""
-        return "" if self._configuration is None or self._link.is_served else self._missing or "it starts"
+        if self._configuration is None:
+            return ""
+        if not self._link.is_served:
+            return self._missing or "it starts"
+        return f"somebody else listens on {', '.join(self._ports.in_use)}" if self._ports.in_use else ""
 
     async def take_up(self, configuration: Configuration) -> None:
         """After the ports are open, and after each reload.  Raises `StartError` and OSError at the start alone."""
@@ -129,6 +133,17 @@ class WebService:
             self.log.failure("the server's health could not be found out")
             reasons = [f"the server's health could not be found out: {type(error).__name__}"]
         self._put(not_ready=reasons)
+
+    def _look(self) -> Deferred[None] | None:
+        self.say_health()
+        if not self._ports.in_use:
+            return None
+        return Deferred.fromCoroutine(self._listen_again()).addErrback(self._failed, "a listener that somebody else had")
+
+    async def _listen_again(self) -> None:
+        configuration = self._configuration
+        if configuration is not None and await self._ports.listen_again(configuration.listen) and self._configuration is not None:
+            self._listen(self._configuration)
 
     def _listen(self, configuration: Configuration) -> None:
         listeners = {one.endpoint: one for one in configuration.listen if one.service == "web"}

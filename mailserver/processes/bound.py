@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -19,9 +20,22 @@ from mailserver.processes.binding import bound_socket, bound_unix_socket
 from mailserver.processes.root_client import RootClient
 from mailserver.processes.unix_port import listen_on
 
-__all__ = ["BoundByRoot", "BoundHere", "HandedOver", "bound_by_root", "bound_here", "handed_over", "path_bound_here"]
+__all__ = [
+    "AddressInUse",
+    "BoundByRoot",
+    "BoundHere",
+    "HandedOver",
+    "bound_by_root",
+    "bound_here",
+    "handed_over",
+    "path_bound_here",
+]
 
 BACKLOG = "50"  # Twisted's
+
+
+class AddressInUse(OSError):
+    """Somebody else listens there."""
 
 
 @implementer(IStreamServerEndpoint)
@@ -145,7 +159,8 @@ def _backlog(text: str) -> int:
 
 
 def _unable(text: str, error: OSError) -> OSError:
-    return OSError(f"cannot listen on {text}: {error.strerror or error}")
+    kind = AddressInUse if error.errno == errno.EADDRINUSE else OSError
+    return kind(f"cannot listen on {text}: {error.strerror or error}")
 
 
 def bound_by_root(reactor: Any, text: str, root: RootClient, run_in_thread: Callable[..., Awaitable[Any]]) -> Any:

@@ -61,7 +61,7 @@ class Lives(SynchronousTestCase):
         )  # fmt: skip
         self.patch(web_service, "begin", self.begin)
         self.not_ready: list[str] = []
-        ports: Any = SimpleNamespace(held=dict, host=lambda endpoint: SimpleNamespace(port=80))
+        ports: Any = SimpleNamespace(in_use=(), held=dict, host=lambda endpoint: SimpleNamespace(port=80))
         self.service = WebService(self.server, ports, lambda: self.not_ready)
         self.addCleanup(self.service.stop)
 

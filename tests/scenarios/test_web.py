@@ -206,6 +206,20 @@ class ByACME(WebCase):
 
 
 class OfAUnit(WebCase):
+    def test_a_process_that_does_not_end_with_its_server_keeps_no_mail_away_from_the_next(self) -> None:
+        server = self.web_server()
+        [left] = wait_until(lambda: web_processes(server), server.log)
+        self.see_ready(server)
+        os.kill(left, signal.SIGSTOP)
+        server.kill()
+        server.start()
+        self.assertServes(server)
+        self.assertIn("mail is served all the same, and it is tried again", server.log())
+        wait_until(lambda: "somebody else listens on tcp:" in server.status()["processes"]["web"], server.log)
+        os.kill(left, signal.SIGCONT)  # it sees that its server has gone
+        wait_until(lambda: server.status()["processes"]["web"] == "", server.log)
+        self.see_ready(server)
+
     def test_the_process_of_a_unit_connects_to_the_servers_socket_and_ends_with_it(self) -> None:
         server = self.web_server(WEB + 'socket = "{work}/web.sock"\n')
         path = server.work / "web.sock"
