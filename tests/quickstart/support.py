@@ -16,6 +16,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.accounts.table import AccountsFile, key_of
+from mailserver.authentication import passwords
 from mailserver.cli import dns
 from mailserver.doctor.seen import ZoneSeen
 from mailserver.quickstart import plan
@@ -98,6 +99,9 @@ class HouseCase(SynchronousTestCase):
             (dns, "_seen", lambda *_: NoZone()),
         ):
             self.patch(target, name, value)
+        self.patch(passwords, "ARGON2_KIBIBYTES", 64)  # what a hash costs is of no matter here, and each test makes some
+        passwords._context.cache_clear()
+        self.addCleanup(passwords._context.cache_clear)
         patcher = mock.patch("mailserver.quickstart.preflight.look", lambda *_: [])
         patcher.start()
         self.addCleanup(patcher.stop)

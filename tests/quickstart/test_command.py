@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import stat
@@ -13,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from mailserver.authentication.passwords import verify_password
-from mailserver.config import load
+from mailserver.config import load, parse
 from mailserver.plugins.catalogue import discover
 from mailserver.quickstart import ledger as ledger_module
 from mailserver.quickstart.configuration_text import sample
@@ -25,6 +26,12 @@ from tests.quickstart.support import ADDRESS, HouseCase, seen_of
 LINES = 14  # of the ledger behind its first: two for each of seven steps
 # Which line, and whether before it is written: a step was begun and nothing was made; all was made and not written down; all was.
 CUTS = [(number, number % 2 == 1) for number in range(LINES)] + [(LINES - 1, False)]
+
+
+@functools.cache
+def imported() -> None:
+    """Import what the command does: else each child of ours would."""
+    parse(sample(), file="sample", directory="/", options_of=discover().options_of)
 
 
 class Making(HouseCase):
@@ -179,6 +186,10 @@ class Refusing(HouseCase):
 class CutOff(HouseCase):
     """A child of this process is the command; it ends, or is killed, somewhere on its way."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        imported()
+
     def child(self, die: Any) -> int:
         pid = os.fork()
         if pid == 0:
@@ -223,7 +234,7 @@ class CutOff(HouseCase):
         states = Path(f"{self.data}-keys") / "dkim" / "example.org"
         until = time.monotonic() + 60
         while not states.exists() and time.monotonic() < until:
-            pass
+            time.sleep(0.001)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self.made()
