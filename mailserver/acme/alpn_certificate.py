@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["ALPN_PROTOCOL", "alpn_certificate"]
+from mailserver.tls.identity import key_pem
+from mailserver.web.content import AlpnCertificate
 
-ALPN_PROTOCOL = b"acme-tls/1"
+__all__ = ["alpn_certificate"]
+
 ACME_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 OCTET_STRING_OF_32 = b"\x04\x20"
 DAYS = datetime.timedelta(days=7)
 
 
-def alpn_certificate(host: str, digest: bytes, now: datetime.datetime) -> tuple[x509.Certificate, Any]:
+def alpn_certificate(host: str, digest: bytes, now: datetime.datetime) -> AlpnCertificate:
     """A self-signed certificate for `host` with the SHA-256 of the key authorization, and its key, made for it alone."""
     key = ec.generate_private_key(ec.SECP256R1())
     nobody = x509.Name([])
@@ -33,4 +34,4 @@ def alpn_certificate(host: str, digest: bytes, now: datetime.datetime) -> tuple[
         .add_extension(x509.UnrecognizedExtension(ACME_IDENTIFIER, OCTET_STRING_OF_32 + digest), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return certificate, key
+    return AlpnCertificate(certificate.public_bytes(serialization.Encoding.DER), key_pem(key))

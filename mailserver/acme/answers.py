@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -98,9 +97,8 @@ class ByWebListener:
     def _show(self, one: ShownChallenge) -> Deferred[None]:
         if self.kind == "http-01":
             return self._web.publish_challenge(one.host, one.token, one.key_authorization)
-        certificate, key = alpn_certificate(one.host, one.digest, datetime.datetime.now(datetime.UTC))
-        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        return self._web.change_alpn(one.host, certificate.public_bytes(serialization.Encoding.DER), pem.decode("ascii"))
+        made = alpn_certificate(one.host, one.digest, datetime.datetime.now(datetime.UTC))
+        return self._web.change_alpn(one.host, made.certificate_der, made.key_pem)
 
     async def withdraw(self, challenges: Sequence[ShownChallenge]) -> None:
         """Nothing waits for it."""

@@ -31,9 +31,10 @@ from josepy.jwk import JWKEC
 
 from mailserver.acme.allowance import GivenUp, TimeAllowance
 from mailserver.mail.durable import make_directory, replace_file
+from mailserver.tls.identity import key_pem
 from mailserver.tls.issued import account_path
 
-__all__ = ["Authority", "Binding", "IssueFailed", "certificate_id_of"]
+__all__ = ["Authority", "Binding", "IssueFailed", "certificate_id_of", "error_code"]
 
 ANSWER_OCTETS = 1 << 20
 ANSWER_SECONDS = 20.0
@@ -178,7 +179,7 @@ class Authority:
         try:
             return str(self._client.new_account(messages.NewRegistration(**named)).uri)
         except messages.Error as error:
-            if str(error.typ).rsplit(":", 1)[-1] not in ("invalidContact", "unsupportedContact"):
+            if error_code(error.typ) not in ("invalidContact", "unsupportedContact"):
                 raise
         del named["contact"]
         return str(self._client.new_account(messages.NewRegistration(**named)).uri)
@@ -218,7 +219,7 @@ class Authority:
             try:
                 return self._ordered(url, order | {"replaces": replaces})
             except (errors.ConflictError, messages.Error) as error:
-                code = "" if isinstance(error, errors.ConflictError) else str(error.typ).rsplit(":", 1)[-1]
+                code = "" if isinstance(error, errors.ConflictError) else error_code(error.typ)
                 if code not in ("", "alreadyReplaced", "malformed"):
                     raise
         return self._ordered(url, order)
@@ -227,7 +228,7 @@ class Authority:
         try:
             response = self._post(url, _Plain(order))
         except messages.Error as error:
-            if str(error.typ).rsplit(":", 1)[-1] != "accountDoesNotExist":
+            if error_code(error.typ) != "accountDoesNotExist":
                 raise
             self._register()  # the CA has forgotten it
             response = self._post(url, _Plain(order))
@@ -254,7 +255,7 @@ class Authority:
             try:
                 self._post(url, messages.Revocation(certificate=certificate, reason=reason))
             except messages.Error as error:
-                if str(error.typ).rsplit(":", 1)[-1] != "alreadyRevoked":
+                if error_code(error.typ) != "alreadyRevoked":
                     raise
 
         self._told("the CA does not revoke it", revoked)
@@ -332,6 +333,11 @@ def certificate_id_of(certificate: x509.Certificate) -> str:
         return ""
 
 
+def error_code(type: Any) -> str:
+    """The last part of a problem's type (RFC 8555 section 6.7): `malformed` of ``urn:ietf:params:acme:error:malformed``."""
+    return str(type).rsplit(":", 1)[-1]
+
+
 def moment_of(text: str) -> float:
     """Seconds since the epoch, of a time by RFC 3339.  Raises ValueError."""
     found = datetime.datetime.fromisoformat(text)
@@ -351,7 +357,7 @@ def seconds_of(text: str, now: float) -> float | None:
 
 
 def _words_of(error: messages.Error) -> str:
-    code = str(error.typ).rsplit(":", 1)[-1]
+    code = error_code(error.typ)
     lines = [f"{code}: {error.detail or error.title or 'no reason given'}"]
     for one in error.subproblems or ():
         lines.append(f"{one.identifier.value if one.identifier else '?'}: {one.detail or one.typ}")
@@ -383,8 +389,7 @@ def _read_account(path: str, directory_url: str) -> dict[str, str]:
     except (FileNotFoundError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
         pass
     key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    account = {"directory": directory_url, "key": pem.decode("ascii"), "uri": "", "contact": ""}
+    account = {"directory": directory_url, "key": key_pem(key), "uri": "", "contact": ""}
     _write_account(path, account)  # before anybody is told of it
     return account
 

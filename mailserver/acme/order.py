@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from mailserver.acme.allowance import GivenUp
-from mailserver.acme.authority import Authority, IssueFailed, certificate_id_of
+from mailserver.acme.authority import Authority, IssueFailed, certificate_id_of, error_code
 from mailserver.acme.challenge import ChallengeAnswers, ShownChallenge
 from mailserver.tls.identity import extension_of
 from mailserver.tls.issued import spki_of
@@ -182,7 +182,7 @@ def _error_of(found: Mapping[str, Any]) -> str:
     error = found.get("error")
     if not isinstance(error, Mapping):
         return "the CA says no more"
-    return f"{str(error.get('type', '')).rsplit(':', 1)[-1]}: {error.get('detail', '')}"
+    return f"{error_code(error.get('type', ''))}: {error.get('detail', '')}"
 
 
 def csr_of(wanted: WantedCertificate) -> x509.CertificateSigningRequest:

@@ -27,7 +27,7 @@ from mailserver.tls.issued import next_spki, read_issued, settle_next_key, spki_
 if TYPE_CHECKING:  # it brings the ACME library along: only for who orders
     from mailserver.acme.authority import Authority
 
-__all__ = ["Visit", "Visited", "held_of", "serial_of"]
+__all__ = ["Visit", "Visited", "held_of", "visited"]
 
 AUTHORITY_SECONDS = 400.0  # for one CA
 WINDOW_SECONDS = 60.0
@@ -35,6 +35,7 @@ ASK_LEAST, ASK_MOST, ASK_USUALLY, ASK_AFTER_FAILURE = 60.0, 86_400.0, 6 * 3600.0
 LEFT_OUT_SECONDS = 86_400.0
 DNS_AGAIN_SECONDS = 900.0
 ROUNDS = 3  # with fewer names each time
+JITTER = 0.5  # where the CA suggests no time: in the middle of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +96,12 @@ class Visit:
             self._keep(progress)
         has_changed = False
         names = self._names(progress, now)
-        if names and due_at(held, progress, names, now, 0.5) <= now and self._may_begin(progress, identity, next_key, now):
+        if names and due_at(held, progress, names, now, JITTER) <= now and self._may_begin(progress, identity, next_key, now):
             has_changed = self._try(progress, identity, next_key, now)
             identity = self._identity(progress)
-            held = held_of(identity)
         now = self.now()
-        due = due_at(held, progress, self._names(progress, now), now, 0.5)
-        late, following = is_late(held, progress, now), next_spki(self.keys_directory, self.name)
-        return Visited(self.name, identity, progress, due, late, has_changed, following)
+        names = self._names(progress, now)
+        return visited(self.keys_directory, self.name, identity, progress, names, now, has_changed=has_changed)
 
     def revoke(self, reason: int) -> Visited:
         """Have the present certificate revoked; another one is got at once.  Raises `IssueFailed`, OSError."""
@@ -259,7 +258,7 @@ class Visit:
                 progress.left_out |= {name: self.now() + LEFT_OUT_SECONDS for name in others}
                 if not others or len(others) < len(failed) or not self._names(progress, now):
                     break
-                if due_at(held_of(identity), progress, self._names(progress, now), now, 0.5) > now:
+                if due_at(held_of(identity), progress, self._names(progress, now), now, JITTER) > now:
                     progress.begun = 0
                     self._keep(progress)  # all the others are in the certificate that we have
                     return False
@@ -377,6 +376,22 @@ class Visit:
         progress.left_out = {name: until for name, until in progress.left_out.items() if until > now}
         settle_next_key(self.keys_directory, self.name, self._identity(None))
         write_progress(self.keys_directory, self.name, progress)
+
+
+def visited(
+    keys_directory: str,
+    name: str,
+    identity: Identity | None,
+    progress: CertificateProgress,
+    names: Sequence[str],
+    now: float,
+    *,
+    has_changed: bool = False,
+) -> Visited:
+    """What there is at `now`, seconds since the epoch.  `names` are wanted.  Blocks."""
+    held = held_of(identity)
+    due, late = due_at(held, progress, names, now, JITTER), is_late(held, progress, now)
+    return Visited(name, identity, progress, due, late, has_changed, next_spki(keys_directory, name))
 
 
 def serial_of(identity: Identity) -> str:

@@ -21,6 +21,7 @@ from mailserver.assembly.web_log import WebLogReader
 from mailserver.assembly.web_socket import WebSocket
 from mailserver.config import Configuration
 from mailserver.plugins.life import StartError
+from mailserver.processes.kept import StartBackOff, see_off
 from mailserver.processes.spawning import begin
 from mailserver.tls import Pair, self_signed_pair
 from mailserver.tls.identity import IdentityError, read_identity
@@ -31,8 +32,6 @@ __all__ = ["WebService"]
 
 HEALTH_SECONDS = 5.0
 FILES_SECONDS = 60.0
-STEADY_SECONDS = 60.0  # a process that has run so long did not fail at its start
-LONGEST_SECONDS = 60.0  # between two starts
 END_SECONDS = 5.0
 SEEN_OFF = "the end of a web process could not be waited for"
 
@@ -59,7 +58,7 @@ class WebService:
         self._socket: WebSocket | None = None
         self._timer: Any = None
         self._began = 0.0
-        self._early_deaths = 0
+        self._back_off = StartBackOff()
         self._missing = ""
         self._health = LoopingCall(self._look)
         self._files = LoopingCall(self._look_at_files)
@@ -115,7 +114,7 @@ class WebService:
         self._link.end()
         process, self._process = self._process, None
         if process is not None:
-            self._in_thread(_see_off, process).addErrback(self._failed, SEEN_OFF)
+            self._in_thread(see_off, process, END_SECONDS).addErrback(self._failed, SEEN_OFF)
 
     # --- what it is told ---
 
@@ -239,7 +238,7 @@ class WebService:
         if self._configuration is None:
             end.close()
             if process is not None:
-                self._in_thread(_see_off, process).addErrback(self._failed, SEEN_OFF)
+                self._in_thread(see_off, process, END_SECONDS).addErrback(self._failed, SEEN_OFF)
             return
         self._process = process
         ours, theirs = os.pipe2(os.O_CLOEXEC)
@@ -276,11 +275,7 @@ class WebService:
 
     def _begin_later(self) -> None:
         reactor = self._server.reactor
-        if reactor.seconds() - self._began >= STEADY_SECONDS:
-            self._early_deaths = 0
-        pause = min(LONGEST_SECONDS, 2.0 ** (self._early_deaths - 1)) if self._early_deaths else 0.0
-        self._early_deaths = min(self._early_deaths + 1, 16)
-        self._timer = reactor.callLater(pause, self._begin)
+        self._timer = reactor.callLater(self._back_off.pause(reactor.seconds() - self._began), self._begin)
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         async def run() -> Any:
@@ -309,12 +304,3 @@ def _certificate_of(configuration: Configuration, folder: str) -> WebCertificate
     read_identity(pair)
     with open(pair.certificate, encoding="ascii") as chain, open(pair.key, encoding="ascii") as key:
         return WebCertificate(chain.read(), key.read())
-
-
-def _see_off(process: subprocess.Popen[bytes]) -> None:
-    """It sees the end of its socket.  One that was stopped does not.  Blocks."""
-    try:
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

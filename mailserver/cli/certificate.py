@@ -92,10 +92,9 @@ def _ordered(options: argparse.Namespace, command: str, arguments: dict[str, Any
 def _without_server(configuration: Configuration) -> list[dict[str, Any]]:
     """What the files say.  Raises `Unable`."""
     from mailserver.acme.progress import read_progress
-    from mailserver.acme.schedule import due_at, is_late
-    from mailserver.acme.visit import Visited, held_of
+    from mailserver.acme.visit import visited
     from mailserver.tls import IdentityError
-    from mailserver.tls.issued import next_spki, read_issued
+    from mailserver.tls.issued import read_issued
 
     found, now, keys = [], time.time(), configuration.keys_path
     try:
@@ -104,10 +103,7 @@ def _without_server(configuration: Configuration) -> list[dict[str, Any]]:
                 identity, progress = read_issued(keys, name), read_progress(keys, name)
                 if identity is None and not progress.tried_at:
                     continue
-                held = held_of(identity)
-                due = due_at(held, progress, (), now, 0.5)
-                late, following = is_late(held, progress, now), next_spki(keys, name)
-                found.append(described(Visited(name, identity, progress, due, late, next_spki=following)))
+                found.append(described(visited(keys, name, identity, progress, (), now)))
     except (OSError, IdentityError) as error:
         raise Unable(str(error), EX_IOERR) from error
     return found

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mailserver.processes import frames
 
-__all__ = ["LONGEST_SECONDS", "STEADY_SECONDS", "Begin", "KeptProcess"]
+__all__ = ["LONGEST_SECONDS", "STEADY_SECONDS", "Begin", "KeptProcess", "StartBackOff", "see_off"]
 
 Begin = Callable[[], tuple["subprocess.Popen[bytes] | None", socket.socket]]
 
@@ -24,6 +24,21 @@ STEADY_SECONDS = 60.0  # a process that has run so long did not fail at its star
 LONGEST_SECONDS = 60.0  # between two starts
 SEND_SECONDS = 10.0  # a process that reads nothing for so long (it was stopped, say) counts as dead
 END_SECONDS = 10.0
+
+
+class StartBackOff:
+    """How long the next start has to wait: not at all after a process that ran steadily, then longer each time."""
+
+    def __init__(self) -> None:
+        self._early_deaths = 0  # in a row
+
+    def pause(self, ran_seconds: float) -> float:
+        """Seconds until the next start, after a process that ran for so many."""
+        if ran_seconds >= STEADY_SECONDS:
+            self._early_deaths = 0
+        found = min(LONGEST_SECONDS, 2.0 ** (self._early_deaths - 1)) if self._early_deaths else 0.0
+        self._early_deaths = min(self._early_deaths + 1, 16)
+        return found
 
 
 class KeptProcess:
@@ -41,7 +56,7 @@ class KeptProcess:
         self._seconds = seconds
         self._lock = threading.Lock()
         self.is_closed = False
-        self._early_deaths = 0  # in a row
+        self._back_off = StartBackOff()
         self._next_start = 0.0
         self._begun = seconds()
         process, control = begin()
@@ -85,10 +100,7 @@ class KeptProcess:
         if control is not None:
             _hang_up(control)
         if process is not None:
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                _kill(process)
+            see_off(process, END_SECONDS)
 
     # --- with the lock ---
 
@@ -135,10 +147,7 @@ class KeptProcess:
 
     def _has_died(self, why: str) -> None:
         now = self._seconds()
-        if now - self._begun >= STEADY_SECONDS:
-            self._early_deaths = 0
-        self._next_start = now + min(LONGEST_SECONDS, 2.0 ** (self._early_deaths - 1) if self._early_deaths else 0.0)
-        self._early_deaths = min(self._early_deaths + 1, 16)
+        self._next_start = now + self._back_off.pause(now - self._begun)
         self.missing = why
 
 
@@ -152,6 +161,14 @@ def _hang_up(control: socket.socket) -> None:
     with contextlib.suppress(OSError):
         control.shutdown(socket.SHUT_RDWR)  # the watcher has a duplicate
     control.close()
+
+
+def see_off(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Wait for a process whose socket was closed; one that was stopped does not see it, and is killed in the end.  Blocks."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        _kill(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from mailserver.transport.certificate_faults import UNREADABLE
 
-__all__ = ["Identity", "IdentityError", "Pair", "read_authorities", "read_identity", "read_revocations"]
+__all__ = ["Identity", "IdentityError", "Pair", "key_pem", "read_authorities", "read_identity", "read_revocations"]
 
 FILE_OCTETS = 16 * 1024 * 1024
 
@@ -107,6 +107,14 @@ def read_revocations(path: str) -> list[x509.CertificateRevocationList]:
     if not lists:
         raise IdentityError(f"{path}: there is no list of revoked certificates (X509 CRL) in PEM form")
     return lists
+
+
+def key_pem(key: Any) -> str:
+    """A private key as its file has it: PEM, PKCS #8, without a password."""
+    octets: bytes = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return octets.decode("ascii")
 
 
 def extension_of(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> Any:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailserver.mail.durable import make_directory, replace_file
-from mailserver.tls.identity import Identity, IdentityError, Pair, read_identity
+from mailserver.tls.identity import Identity, IdentityError, Pair, key_pem, read_identity
 
 __all__ = [
     "account_path",
@@ -58,7 +58,7 @@ def write_issued(keys_directory: str, name: str, key: Any, chain_pem: str) -> No
     """Put a certificate with its key in the place of the former."""
     folder = os.path.join(keys_directory, FOLDER)
     make_directory(folder)
-    replace_file(issued_pair(keys_directory, name).key, _pem_of(key) + chain_pem, _for_its_owner)
+    replace_file(issued_pair(keys_directory, name).key, key_pem(key) + chain_pem, _for_its_owner)
 
 
 def next_key(keys_directory: str, name: str) -> Any:
@@ -73,7 +73,7 @@ def next_key(keys_directory: str, name: str) -> Any:
         raise IdentityError(f"{path}: the key that comes next cannot be read; remove the file, and another is made") from error
     make_directory(os.path.dirname(path))
     key = ec.generate_private_key(ec.SECP256R1())
-    replace_file(path, _pem_of(key), _for_its_owner)
+    replace_file(path, key_pem(key), _for_its_owner)
     return key
 
 
@@ -94,7 +94,7 @@ def later_key(keys_directory: str, name: str) -> None:
     path = _later_path(keys_directory, name)
     if not os.path.exists(path):
         make_directory(os.path.dirname(path))
-        replace_file(path, _pem_of(ec.generate_private_key(ec.SECP256R1())), _for_its_owner)
+        replace_file(path, key_pem(ec.generate_private_key(ec.SECP256R1())), _for_its_owner)
 
 
 def next_spki(keys_directory: str, name: str) -> str:
@@ -143,13 +143,6 @@ def _later_path(keys_directory: str, name: str) -> str:
 
 def _next_path(keys_directory: str, name: str) -> str:
     return os.path.join(keys_directory, FOLDER, f"{name}.next.pem")
-
-
-def _pem_of(key: Any) -> str:
-    octets: bytes = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return octets.decode("ascii")
 
 
 def _for_its_owner(fd: int) -> None:

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mailserver.mail.durable import sync_directory
-from mailserver.tls.identity import IdentityError, Pair, read_identity
+from mailserver.mail.durable import replace_file
+from mailserver.tls.identity import IdentityError, Pair, key_pem, read_identity
 
 __all__ = ["self_signed_pair"]
 
@@ -32,9 +32,8 @@ def self_signed_pair(directory: str, hostname: str, addresses: Sequence[str] = (
     if not _is_good(pair, hostname):
         os.makedirs(directory, mode=0o700, exist_ok=True)
         certificate, key = _make(hostname, addresses)
-        _write(pair.key, key, 0o600)
-        _write(pair.certificate, certificate, 0o644)
-        sync_directory(directory)
+        replace_file(pair.key, key, lambda fd: os.fchmod(fd, 0o600))
+        replace_file(pair.certificate, certificate, lambda fd: os.fchmod(fd, 0o644))
     return pair
 
 
@@ -47,7 +46,7 @@ def _is_good(pair: Pair, hostname: str) -> bool:
     return hostname.lower() in identity.names and datetime.datetime.now(datetime.UTC) < renew
 
 
-def _make(hostname: str, addresses: Sequence[str]) -> tuple[bytes, bytes]:
+def _make(hostname: str, addresses: Sequence[str]) -> tuple[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:COMMON_NAME_CHARACTERS])])
     now = datetime.datetime.now(datetime.UTC)
@@ -66,17 +65,4 @@ def _make(hostname: str, addresses: Sequence[str]) -> tuple[bytes, bytes]:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return certificate.public_bytes(pem), key.private_bytes(pem, pkcs8, serialization.NoEncryption())
-
-
-def _write(path: str, octets: bytes, mode: int) -> None:
-    """Write a new file beside the old one, sync it and rename it over the old one."""
-    draft = path + ".new"
-    if os.path.lexists(draft):
-        os.unlink(draft)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode), "wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(draft, path)
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"), key_pem(key)

@@ -1,6 +1,7 @@
 """What is served over HTTP to mail programs, other servers and certificate authorities, by a process of its own.
 
-The server loads the first three; the rest is the process's, which alone loads `twisted.web`.
+The server loads the first three; the rest, with `twisted.web`, is the process's, and that of ACME's own listeners while a CA
+looks.
 
 In the order in which they are read:
 

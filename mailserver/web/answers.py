@@ -24,7 +24,7 @@ from mailserver.web.mobileconfig import mobileconfig, signed
 from mailserver.web.sites import Site, SiteKind, domain_of, host_of, site_of
 from mailserver.web.user_agents import user_agent_configuration
 
-__all__ = ["ANSWER_HEADERS", "WebAnswer", "WebRequest", "answer"]
+__all__ = ["ANSWER_HEADERS", "CHALLENGE_PATH", "READ", "WebAnswer", "WebRequest", "answer"]
 
 ANSWER_HEADERS = (
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),

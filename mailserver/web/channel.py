@@ -68,6 +68,11 @@ class WebRoom:
             else:
                 del self._of_network[network]
 
+    def end(self) -> None:
+        """Close those of an `HTTPFactory`; an answer that is on its way arrives, within its time."""
+        for one in list(self._open):
+            one.loseConnection()
+
 
 class _Request(Request):
     """One request.  Its body is small, or it is not read; nothing of it goes to the disk."""

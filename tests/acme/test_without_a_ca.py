@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,13 +11,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.acme.allowance import TimeAllowance
 from mailserver.acme.answers import ByWebListener
 from mailserver.acme.challenge import ShownChallenge
-from mailserver.acme.own_listeners import CONNECTION_SECONDS, CONNECTIONS_MOST, HTTPListener
+from mailserver.acme.own_listeners import CONNECTIONS_MOST, HTTPListener
 from mailserver.acme.progress import CertificateProgress, read_progress, write_progress
 from mailserver.acme.schedule import HeldCertificate, due_at
 from mailserver.acme.service import AcmeService
@@ -27,8 +27,10 @@ from mailserver.config import ConfigurationError, parse
 from mailserver.config.acme_endpoints import own_endpoints
 from mailserver.mail.dns_records import Answer, LookupFailed
 from mailserver.tls.issued import next_key, write_issued
+from mailserver.web.channel import REQUEST_SECONDS
 from tests.cli.support import CONFIGURATION, CommandCase
 from tests.tls.authority import Authority
+from tests.web.test_channel import Transport
 
 MORE = '[[listen]]\nservice = "mx"\nendpoint = "tcp:2525"\ntls = "starttls"\n'
 
@@ -149,8 +151,8 @@ class Listener(SynchronousTestCase):
         self.challenge = ShownChallenge("http-01", "mail.example.org", "t" * 43, "t.thumbprint")
         self.successResultOf(Deferred.fromCoroutine(self.listener.show([self.challenge])))
 
-    def connect(self) -> tuple[Any, StringTransport]:
-        protocol, transport = self.factories[0].buildProtocol(None), StringTransport()
+    def connect(self) -> tuple[Any, Transport]:
+        protocol, transport = self.factories[0].buildProtocol(None), Transport()
         protocol.makeConnection(transport)
         return protocol, transport
 
@@ -159,7 +161,7 @@ class Listener(SynchronousTestCase):
         for piece in pieces:
             protocol.dataReceived(piece)
         found: bytes = transport.value()
-        return found
+        return re.sub(rb"\r\nDate: [^\r]*", b"", found)
 
     def test_it_shows_what_the_ca_looks_for_in_any_pieces_and_nothing_else(self) -> None:
         path = b"/.well-known/acme-challenge/" + b"t" * 43
@@ -167,17 +169,22 @@ class Listener(SynchronousTestCase):
         self.assertTrue(self.asked(whole).endswith(b"\r\n\r\nt.thumbprint"))
         self.assertEqual(self.asked(*[whole[n : n + 1] for n in range(len(whole))]), self.asked(whole))
         for other in (path + b"x", b"/", b"/.well-known/acme-challenge/../../etc/passwd", b"*", b""):
-            self.assertIn(b"404", self.asked(whole.replace(path, other)))
+            self.assertRegex(self.asked(whole.replace(path, other)), rb"^HTTP/1\.1 40[04] ")
         self.assertIn(b"404", self.asked(whole.replace(b"GET", b"POST")))
-        self.assertEqual(self.asked(b"x" * 20_000), b"")
+        self.assertTrue(self.asked(whole.replace(b"mail.", b"another.")).endswith(b"\r\n\r\nt.thumbprint"))
+        self.assertNotIn(b" 200 ", self.asked(b"x" * 20_000))
 
     def test_connections_are_bounded_in_number_and_time_and_the_port_goes_with_the_last_challenge(self) -> None:
-        transports = [self.connect()[1] for _ in range(CONNECTIONS_MOST + 1)]
-        self.assertEqual([one.disconnecting for one in transports[-2:]], [False, True])
-        self.clock.advance(CONNECTION_SECONDS + 1)
-        self.assertTrue(all(one.disconnecting for one in transports))
+        connections = [self.connect() for _ in range(CONNECTIONS_MOST + 1)]
+        transports = [transport for _, transport in connections]
+        self.assertEqual([one.aborted for one in transports], [True] + [False] * CONNECTIONS_MOST)  # the oldest makes room
+        self.clock.advance(REQUEST_SECONDS + 1)
+        self.assertTrue(all(one.aborted or one.disconnecting for one in transports))
+        for protocol, _ in connections:
+            protocol.connectionLost()
+        last = self.connect()[1]
         self.successResultOf(Deferred.fromCoroutine(self.listener.withdraw([self.challenge])))
-        self.assertEqual(self.factories, [])
+        self.assertEqual((self.factories, last.disconnecting), ([], True))
 
 
 class WebNames(SynchronousTestCase):
