@@ -7,7 +7,10 @@ In the order in which they are read:
 * `postfix_files`: the text of Postfix's files: parameters, services, tables, aliases
 * `postfix_defaults`: defaults of Postfix, for hosts without its ``postconf``
 * `postfix_source`: Postfix's configuration on the disk
-* `postfix_domains`: whose mail Postfix delivers, and under which names
+* `postfix_names`: which domains Postfix takes mail for
+* `postfix_aliases`: what its aliases lead to
+* `postfix_accounts`: who has mail there, and as whom they may send
+* `postfix_domains`: all three as domains of the new configuration
 * `postfix_hops`: how Postfix connects to a next hop
 * `postfix_routes`: where Postfix sends mail for others
 * `postfix_listeners`: its services, and how they listen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ from mailserver.config.quantities import octets, seconds
 from mailserver.config.values import alias_member, host_name
 from mailserver.mail.address import AddressError
 from mailserver.moving.house import House, Inline
-from mailserver.moving.postfix_domains import DomainTables, LocalUser
+from mailserver.moving.postfix_domains import DomainTables
 from mailserver.moving.postfix_files import names_in
 from mailserver.moving.postfix_filters import Filters
 from mailserver.moving.postfix_known import SAME, verdict_on
 from mailserver.moving.postfix_listeners import Listeners
+from mailserver.moving.postfix_names import DomainNames
 from mailserver.moving.postfix_routes import Routes
 from mailserver.moving.postfix_source import PostfixSource
 from mailserver.moving.reckoning import Reckoning
@@ -34,25 +35,19 @@ class ReadHouse:
     reckoning: Reckoning
 
 
-def read_postfix(
-    directory: str,
-    *,
-    data: str,
-    root: str = "",
-    users: Sequence[LocalUser] | None = None,
-) -> ReadHouse:
+def read_postfix(directory: str, *, data: str, root: str = "") -> ReadHouse:
     """Read the configuration in `directory`.  `data` is the new server's folder.  Raises `NoPostfix`."""
     reckoning, house = Reckoning(), House()
     source = PostfixSource(directory, reckoning, root=root)
     _head(source, house, data)
     listeners, filters = Listeners(source, house), Filters(source, house)
     listeners.carry()
-    domains, routes = DomainTables(source, house, users=users), Routes(source, house)
-    elsewhere = routes.sent_elsewhere([*domains.local, *domains.mailbox_domains])
+    names, routes = DomainNames(source), Routes(source, house)
+    elsewhere = routes.sent_elsewhere([*names.local, *names.mailbox_domains])
     relay = house.table("relay")
-    routes.carry([name for name in domains.ours if name not in elsewhere], domains.relay_domains, elsewhere)
+    routes.carry([name for name in names.ours if name not in elsewhere], names.relay_domains, elsewhere)
     relay["networks"] = listeners.networks()
-    domains.carry(elsewhere)
+    domains = DomainTables(source, house, names, elsewhere)
     _without_loops(house, reckoning)
     _places(source, house, routes, domains)
     filters.carry()
@@ -124,7 +119,7 @@ def _without_loops(house: House, reckoning: Reckoning) -> None:
 def _places(source: PostfixSource, house: House, routes: Routes, domains: DomainTables) -> None:
     """[accounts], [delivery], [pickup]."""
     data = house.tables["data"]
-    lmtp = routes.lmtp_socket(delivers_locally=bool(domains.local))
+    lmtp = routes.lmtp_socket(delivers_locally=bool(domains.names.local))
     if domains.uses_system_accounts:
         house.tables["accounts"] = {"use": "system"}
         source.reckoning.carried("mydestination: accounts", "users of the host", '[accounts] use = "system"')
@@ -145,9 +140,10 @@ def _places(source: PostfixSource, house: House, routes: Routes, domains: Domain
         house.tables["delivery"] = {"use": "maildir", "path": path}
     if source.is_set("home_mailbox") and not source.reckoning.knows("home_mailbox"):
         source.reckoning.carried("home_mailbox", source["home_mailbox"], "[delivery]")
-    if source.is_set("myorigin") or domains.origin in domains.ours:
+    origin = domains.names.origin
+    if source.is_set("myorigin") or origin in domains.names.ours:
         try:
-            house.tables["pickup"] = {"domain": host_name(domains.origin)}
+            house.tables["pickup"] = {"domain": host_name(origin)}
         except ValueError as error:
             source.reckoning.left("myorigin", source["myorigin"], str(error), "[pickup] domain")
         else:

@@ -85,6 +85,11 @@ class PostfixSource:
         """It is written, and says something else than the default."""
         return name in self.written and self.written[name] != self.defaults.get(name, None)
 
+    def carried(self, name: str, where: str) -> None:
+        """A parameter stands in the new configuration now; of one that is not set nothing is told."""
+        if self.is_set(name):
+            self.reckoning.carried(name, self.raw(name), where)
+
     def value_for(self, service: Service, name: str) -> str:
         """The value for one service, whose ``-o`` counts first."""
         return (

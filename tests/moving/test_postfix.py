@@ -209,6 +209,14 @@ class Odd(Imported):
         self.assertIn("leads back to itself", self.left(moved))
         self.assertIn("info", moved.house.tables["domain"]["company.example"]["aliases"])
 
+    def test_a_list_of_members_that_names_itself_ends_and_a_list_in_a_list_is_told(self) -> None:
+        folder = lay_out(DEBIAN, self.root)
+        (folder.parent / "team").write_text("max\n:include:/etc/team\n")
+        (folder.parent / "aliases").write_text("team: :include:/etc/team\nroot: max\n")
+        moved = self.read(DEBIAN)
+        self.assertEqual(moved.house.tables["domain"]["debian.example"]["aliases"]["team"], ["max@debian.example"])
+        self.assertIn("team: :include:/etc/team: a list in the list", self.left(moved))
+
     def test_a_map_of_which_only_the_compiled_file_is_there_is_read_by_postmap(self) -> None:
         require_tool("postmap")
         folder = lay_out(BACKUP, self.root)
