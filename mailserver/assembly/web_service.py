@@ -249,6 +249,8 @@ class WebService:
         if self._configuration is None:
             end.close()
             return
+        if self._socket is not None:
+            self._began = self._server.reactor.seconds()
         if self._missing:
             self.log.warn("the web process runs again") if self._socket is None else self.log.info("the web process is here")
         self._missing = ""
@@ -272,10 +274,15 @@ class WebService:
             self._in_thread(process.wait).addErrback(self._failed, SEEN_OFF)
         if self._socket is None:
             self._begin_later()
+        else:
+            self._socket.pause(self._pause())
 
     def _begin_later(self) -> None:
-        reactor = self._server.reactor
-        self._timer = reactor.callLater(self._back_off.pause(reactor.seconds() - self._began), self._begin)
+        self._timer = self._server.reactor.callLater(self._pause(), self._begin)
+
+    def _pause(self) -> float:
+        """Before the next process; longer each time where they die soon."""
+        return self._back_off.pause(self._server.reactor.seconds() - self._began)
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         async def run() -> Any:

@@ -23,6 +23,7 @@ __all__ = ["WebSocket"]
 
 NAMING_SECONDS = 5.0
 BACKLOG = 8
+OTHER_VERSION_SECONDS = 5.0  # until another is looked at
 
 
 @implementer(IReadDescriptor)
@@ -51,7 +52,8 @@ class WebSocket:
         self._run_in_thread = run_in_thread
         self._is_wanted = is_wanted
         self._serve = serve
-        self._is_closed = False
+        self._is_closed = self._is_looking = False
+        self._timer: Any = None
         number = _number_of(group)
         self._bound = bound_unix_socket(path, 0o600, replaces=True)
         try:
@@ -71,9 +73,28 @@ class WebSocket:
         if not self._is_closed:
             self._is_closed = True
             self._reactor.removeReader(self)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             self._bound.close()
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+
+    def pause(self, seconds: float) -> None:
+        """Look at nobody for so long: one that fails again and again, or wants it so, costs us no more than that."""
+        if not self._is_closed:
+            self._reactor.removeReader(self)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._reactor.callLater(seconds, self._has_paused)
+
+    def _has_paused(self) -> None:
+        self._timer = None
+        self._look_at_next()
+
+    def _look_at_next(self) -> None:
+        if not self._is_closed and not self._is_looking and self._timer is None:
+            self._reactor.addReader(self)
 
     def fileno(self) -> int:
         """As Twisted wants it."""
@@ -97,6 +118,7 @@ class WebSocket:
             end.close()
             return
         self._reactor.removeReader(self)
+        self._is_looking = True
         Deferred.fromCoroutine(self._look_at(end)).addErrback(
             lambda failure: self.log.failure("a web process could not be served", failure)
         )
@@ -105,12 +127,13 @@ class WebSocket:
         try:
             said = await self._run_in_thread(_said, end)
         finally:
-            if not self._is_closed:
-                self._reactor.addReader(self)
+            self._is_looking = False
+            self._look_at_next()
         if said != self._version or self._is_closed:
             end.close()
             if said and not self._is_closed:
                 self.log.error("a web process of another version than this server has connected: restart both")
+                self.pause(OTHER_VERSION_SECONDS)
             return
         end.settimeout(None)
         self._serve(end)

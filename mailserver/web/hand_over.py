@@ -25,6 +25,7 @@ from mailserver.web.wire import ANSWER_OCTETS, encoded, number_of
 __all__ = ["HandOver", "HeldListener", "ListeningSocket", "NoWebProcess"]
 
 TAKEN_UP_SECONDS = 10.0
+BACKLOG = 50
 
 
 class NoWebProcess(Exception):
@@ -48,6 +49,13 @@ class HeldListener(ServerFactory):
     def shut_down(self) -> Deferred[None]:
         """There is none of ours."""
         return succeed(None)
+
+
+def _have_it_listen(descriptor: int) -> None:
+    """The process before had the same socket, and shutdown(2) ends the listening of all who have it."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as bound:
+        if not bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            bound.listen(BACKLOG)
 
 
 class HandOver:
@@ -85,6 +93,8 @@ class HandOver:
         exchange.watch()
         self._unsaid = dict.fromkeys(self._members)
         self._unlistened = dict.fromkeys(self._listening)
+        for one in self._listening.values():
+            _have_it_listen(one.descriptor)
         self._go_on()
 
     def put(self, **members: Any) -> Deferred[None]:

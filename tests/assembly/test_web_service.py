@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,7 @@ from mailserver.assembly.web_service import WebService
 from mailserver.config import Configuration, parse
 from mailserver.plugins.life import StartError
 from mailserver.processes import frames
+from mailserver.processes.version import VERSION_OCTETS
 from mailserver.web.wire import QUESTION_OCTETS, said_number
 from tests.processes.test_exchange import Sides
 
@@ -141,6 +144,37 @@ class Lives(SynchronousTestCase):
         self.die()
         self.clock.advance(0)
         self.assertEqual(len(self.begun), 6)
+
+    def test_a_unit_whose_process_dies_again_and_again_is_looked_at_later_each_time(self) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        self.server.program_version = b"1" * VERSION_OCTETS
+        self.successResultOf(self.take_up(configuration(more=f'socket = "{folder}/web"\n')))
+        process = self.unit(f"{folder}/web")
+        self.assertEqual(self.service.missing, "")
+        for pause in (0, 1, 2, 4):
+            process.close()
+            self.turn()
+            process = self.unit(f"{folder}/web")
+            self.clock.advance(max(0, pause - 0.01))
+            self.turn()
+            self.assertEqual(self.service.missing, "it has died" if pause else "")
+            self.clock.advance(0.02)
+            self.turn()
+            self.assertEqual(self.service.missing, "")
+        process.close()
+
+    def unit(self, path: str) -> socket.socket:
+        found = socket.socket(socket.AF_UNIX)
+        self.addCleanup(found.close)
+        found.connect(path)
+        found.sendall(self.server.program_version)
+        self.turn()
+        return found
+
+    def turn(self) -> None:
+        for one in list(self.sides.readers):
+            one.doRead()
 
     def test_one_that_does_not_start_is_told_once_and_tried_again(self) -> None:
         self.fault = "it is of another version: restart the server"

@@ -166,6 +166,15 @@ class HandOvers(SynchronousTestCase):
             self.assertFalse(self.hand_over.is_served, octets)
         self.assertEqual(len(self.deaths), 5)
 
+    def test_a_socket_that_the_process_before_has_shut_down_listens_again_for_the_next(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            self.hand_over.listen({"a": ListeningSocket(bound.fileno(), {})})
+            self.heard(self.process())
+            bound.shutdown(socket.SHUT_RDWR)  # as by any duplicate
+            self.assertRaises(ConnectionRefusedError, socket.create_connection, bound.getsockname(), 5)
+            self.heard(self.process())
+            socket.create_connection(bound.getsockname(), 5).close()
+
     def test_one_that_dies_is_noticed_at_once(self) -> None:
         process = self.process()
         published = self.hand_over.put(a=1)
