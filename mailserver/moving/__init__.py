@@ -14,6 +14,7 @@ In the order in which they are read:
 * `postfix_hops`: how Postfix connects to a next hop
 * `postfix_routes`: where Postfix sends mail for others
 * `postfix_listeners`: its services, and how they listen
+* `postfix_networks`: whom it lets relay by the address alone
 * `postfix_filters`: what it refuses, and who else judges its mail
 * `postfix_known`: parameters of which nothing has to be carried over, and those that have no equal
 * `postfix`: a configuration of Postfix as one of ours

@@ -13,9 +13,10 @@ from mailserver.moving.house import House, Inline
 from mailserver.moving.postfix_domains import DomainTables
 from mailserver.moving.postfix_files import names_in
 from mailserver.moving.postfix_filters import Filters
-from mailserver.moving.postfix_known import SAME, verdict_on
+from mailserver.moving.postfix_known import SAME, SYSTEM_CA, verdict_on
 from mailserver.moving.postfix_listeners import Listeners
 from mailserver.moving.postfix_names import DomainNames
+from mailserver.moving.postfix_networks import relaying_networks
 from mailserver.moving.postfix_routes import Routes
 from mailserver.moving.postfix_source import PostfixSource
 from mailserver.moving.reckoning import Reckoning
@@ -46,12 +47,14 @@ def read_postfix(directory: str, *, data: str, root: str = "") -> ReadHouse:
     elsewhere = routes.sent_elsewhere([*names.local, *names.mailbox_domains])
     relay = house.table("relay")
     routes.carry([name for name in names.ours if name not in elsewhere], names.relay_domains, elsewhere)
-    relay["networks"] = listeners.networks()
+    relay["networks"] = relaying_networks(source)
     domains = DomainTables(source, house, names, elsewhere)
     _without_loops(house, reckoning)
     _places(source, house, routes, domains)
     filters.carry()
-    if listeners.submits and not (filters.checks_senders or source.is_set("smtpd_sender_login_maps")):
+    if listeners.submits and not (
+        filters.checks_senders or listeners.checks_senders or source.is_set("smtpd_sender_login_maps")
+    ):
         house.table("submission").update({"senders": "any", "header_from": False})
         reckoning.carried(
             "smtpd_sender_restrictions: senders",
@@ -247,6 +250,8 @@ def _rest(source: PostfixSource) -> None:
             continue
         if not source.is_set(name):
             source.reckoning.same(name, value, "as Postfix has it by default")
+        elif name in ("smtp_tls_CAfile", "smtp_tls_CApath") and value.startswith(SYSTEM_CA):
+            source.reckoning.same(name, value, "the authorities of the system are believed")
         elif name in SAME:
             source.reckoning.same(name, value, SAME[name])
         elif name in used and name not in source.defaults:

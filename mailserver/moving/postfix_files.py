@@ -20,6 +20,7 @@ __all__ = [
 
 NAME = re.compile(r"\$(?:([A-Za-z0-9_]+)|\(([A-Za-z0-9_]+)\)|\{)")
 CONDITION = re.compile(r"\s*\{(.*)\}\s*(==|!=|<=|>=|<|>)(?:\s*level)?\s*\{(.*)\}\s*", re.DOTALL)
+EXPANDED_CHARACTERS = 4 << 20
 DEPTH_MOST = 30
 
 
@@ -109,6 +110,8 @@ def expanded(value: str, look_up: Callable[[str], str | None], depth: int = 0) -
     """`value` with ``$name``, ``${name}``, ``${name?yes}``, ``${name:no}``, ``${{a} == {b} ? {yes} : {no}}`` put in."""
     if depth > DEPTH_MOST:
         return value
+    if depth == 0:
+        look_up = _bounded(look_up)
     out, at = "", 0
     while True:
         match = NAME.search(value, at)
@@ -122,11 +125,27 @@ def expanded(value: str, look_up: Callable[[str], str | None], depth: int = 0) -
         name = match[1] or match[2]
         if name:
             at = match.end()
-            out += expanded(look_up(name) or "", look_up, depth + 1)
+            found = look_up(name)
+            out += match[0] if found is None else expanded(found, look_up, depth + 1)
             continue
         end = _closing(value, match.end() - 1)
         out += _braced(value[match.end() : end], look_up, depth + 1)
         at = end + 1
+
+
+def _bounded(look_up: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    """The same, until more has been put in than a configuration needs: then None, and the name stays as it stands."""
+    left = EXPANDED_CHARACTERS
+
+    def look(name: str) -> str | None:
+        nonlocal left
+        if left <= 0:
+            return None
+        found = look_up(name) or ""
+        left -= len(found) + 100
+        return found
+
+    return look
 
 
 def names_in(value: str) -> set[str]:

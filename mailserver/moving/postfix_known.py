@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["LEFT", "SAME", "verdict_on"]
+__all__ = ["LEFT", "SAME", "SYSTEM_CA", "verdict_on"]
 
 SAME: Mapping[str, str] = {
     "alias_database": "what newaliases makes; there is nothing to make here",
@@ -41,8 +41,6 @@ SAME: Mapping[str, str] = {
     "show_user_unknown_table_name": "replies name no tables",
     "smtp_sasl_security_options": "nobody logs in anonymously, and no password goes out in the clear",
     "smtp_sasl_tls_security_options": "nobody logs in anonymously",
-    "smtp_tls_CAfile": "the system's authorities are believed",
-    "smtp_tls_CApath": "the system's authorities are believed",
     "smtp_tls_loglevel": "each attempt says what TLS it had",
     "smtp_tls_note_starttls_offer": "each attempt says what TLS it had",
     "smtp_tls_session_cache_database": "sessions are resumed, from memory",
@@ -51,7 +49,6 @@ SAME: Mapping[str, str] = {
     "smtpd_delay_reject": "refusals come at MAIL or RCPT",
     "smtpd_helo_required": "MAIL before EHLO is refused",
     "smtpd_sasl_authenticated_header": "see [privacy] received",
-    "smtpd_sasl_local_domain": "see [authentication] domain",
     "smtpd_sasl_security_options": "nobody logs in anonymously",
     "smtpd_sasl_tls_security_options": "nobody logs in anonymously",
     "smtpd_tls_auth_only": "nobody logs in without TLS",
@@ -73,6 +70,8 @@ SAME: Mapping[str, str] = {
     "virtual_uid_maps": "files belong to the server's user",
 }  # fmt: skip
 
+SYSTEM_CA = ("/etc/ssl/cert", "/etc/pki/", "/usr/share/ca-certificates/", "/usr/local/share/certs/")
+OTHER_CA = ("the authorities of the system are believed", "where it is one of your own: update-ca-certificates")
 FILTERS = "a [[filter]] (docs/filters.md)"
 LEFT: Mapping[str, tuple[str, str]] = {
     "always_bcc": ("no copies are made of all mail", "a plugin (docs/plugins/index.md)"),
@@ -111,6 +110,8 @@ LEFT: Mapping[str, tuple[str, str]] = {
     "smtp_header_checks": ("no patterns over headers", FILTERS),
     "smtp_helo_name": ("EHLO says hostname", "hostname"),
     "smtp_sasl_mechanism_filter": ("the strongest mechanism that is offered is taken", "mechanisms of [relay]"),
+    "smtp_tls_CAfile": OTHER_CA,
+    "smtp_tls_CApath": OTHER_CA,
     "smtpd_sasl_type": (
         "passwords are the server's own accounts'",
         "mailserver import dovecot-passwd FILE (docs/moving.md)",
@@ -119,6 +120,7 @@ LEFT: Mapping[str, tuple[str, str]] = {
         "passwords are the server's own accounts'",
         "mailserver import dovecot-passwd FILE (docs/moving.md)",
     ),
+    "smtpd_sasl_local_domain": ("a name without a domain gets that of hostname, else our first", "domain of [authentication]"),
     "smtpd_proxy_filter": ("mail does not go through a filter and back", FILTERS),
     "transport_maps": ("see its lines", "[[route]]"),
     "virtual_alias_maps": ("see its lines", "aliases"),

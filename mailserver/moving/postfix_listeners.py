@@ -6,7 +6,7 @@ import ipaddress
 import os
 from typing import Any
 
-from mailserver.config.values import domain_key, network
+from mailserver.config.values import domain_key
 from mailserver.moving.house import House
 from mailserver.moving.postfix_files import Service, words
 from mailserver.moving.postfix_source import PostfixSource
@@ -24,9 +24,14 @@ DEBIAN_PIPES = frozenset({"maildrop", "uucp", "ifmail", "bsmtp", "scalemail-back
 # What a submission service says and what is so here by itself.
 SUBMISSION_OPTIONS = frozenset(
     "syslog_name milter_macro_daemon_name smtpd_tls_wrappermode smtpd_sasl_auth_enable smtpd_tls_security_level "
-    "smtpd_tls_auth_only smtpd_relay_restrictions smtpd_recipient_restrictions smtpd_client_restrictions smtpd_helo_restrictions "
+    "smtpd_tls_auth_only smtpd_tls_loglevel smtpd_tls_received_header "
+    "smtpd_relay_restrictions smtpd_recipient_restrictions smtpd_client_restrictions smtpd_helo_restrictions "
     "smtpd_sender_restrictions smtpd_reject_unlisted_recipient smtpd_sasl_type smtpd_sasl_path smtpd_sasl_security_options "
     "smtpd_sasl_local_domain smtpd_sasl_authenticated_header smtpd_delay_reject smtpd_data_restrictions".split()
+)
+USUAL_RULES = frozenset(
+    "permit permit_mynetworks permit_sasl_authenticated permit_auth_destination reject reject_unauth_destination "
+    "defer_unauth_destination reject_unlisted_recipient reject_unauth_pipelining".split()
 )
 LISTENING = {
     "smtpd_tls_security_level": "tls and require_tls of [[listen]]",
@@ -45,7 +50,7 @@ class Listeners:
 
     def __init__(self, source: PostfixSource, house: House) -> None:
         self._source, self._house, self._reckoning = source, house, source.reckoning
-        self.submits = False
+        self.submits = self.checks_senders = False
 
     def carry(self) -> None:
         """Write [[listen]] and [tls]."""
@@ -79,20 +84,6 @@ class Listeners:
             if self._source.is_set(name):
                 self._reckoning.carried(name, self._source.raw(name), where)
 
-    def networks(self) -> list[str]:
-        """mynetworks, as [relay] has it."""
-        found: list[str] = []
-        for word in self._source.listed("mynetworks"):
-            try:
-                found.append(_network(word))
-            except ValueError as error:
-                self._reckoning.left(
-                    "mynetworks", word, str(error), "write the networks that remain into [relay] networks"
-                )
-        if self._source.is_set("mynetworks") and not self._reckoning.knows("mynetworks"):
-            self._reckoning.carried("mynetworks", self._source.raw("mynetworks"), "[relay] networks")
-        return list(dict.fromkeys(found))
-
     def _inner(self, name: str, service: Service) -> None:
         known = {"syslog_name", "smtp_bind_address", "smtp_bind_address6"}
         for option, value in service.options.items():
@@ -113,7 +104,7 @@ class Listeners:
             return
         table, kind = self._table(service, port)
         for option, value in service.options.items():
-            if option not in SUBMISSION_OPTIONS and not option.startswith("smtpd_tls"):
+            if not self._is_carried(service, option):
                 self._reckoning.left(
                     f"{name}: {option}", value, "not for one listener alone", "see docs/configuration.md"
                 )
@@ -125,6 +116,15 @@ class Listeners:
                 continue
             self._house.add("listen", {"service": kind, "endpoint": endpoint} | table)
         self._reckoning.carried(name, " ".join(service.command), f"[[listen]] service = {kind!r}".replace("'", '"'))
+
+    def _is_carried(self, service: Service, option: str) -> bool:
+        """Whether an option of one listener is carried over, is so here anyway, or says what main.cf says."""
+        value = self._source.value_for(service, option)
+        if option.endswith("_restrictions"):
+            rules = words(value)
+            self.checks_senders |= any("sender_login" in one for one in rules)
+            return all(one in USUAL_RULES or "sender_login" in one for one in rules) or value == self._source[option]
+        return option in SUBMISSION_OPTIONS or option in LISTENING or value == self._source[option]
 
     def _table(self, service: Service, port: int) -> tuple[dict[str, Any], str]:
         """The keys of [[listen]], and its service."""
@@ -246,21 +246,6 @@ class Listeners:
                 )
                 return False
         return True
-
-
-def _network(word: str) -> str:
-    """A network; IPv4 that is mapped into IPv6 is IPv4.  Raises ValueError."""
-    if word.startswith("!"):
-        raise ValueError("exceptions from a network have no equal")
-    bare = word.replace("[", "").replace("]", "")
-    found = ipaddress.ip_network(bare, strict=False)
-    if (
-        isinstance(found, ipaddress.IPv6Network)
-        and found.network_address.ipv4_mapped is not None
-        and found.prefixlen >= 96
-    ):
-        found = ipaddress.ip_network((int(found.network_address.ipv4_mapped), found.prefixlen - 96))
-    return str(network(str(found)))
 
 
 def _endpoint(address: str, port: int) -> str:

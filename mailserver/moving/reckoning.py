@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = ["Setting", "Reckoning"]
@@ -25,6 +26,13 @@ class Setting:
     value: str
     why: str
     todo: str = ""
+
+
+NAME_CHARACTERS, WHY_CHARACTERS = 300, 500
+# Secrets that may stand in main.cf itself.  The list is printed, and goes into a file that all may read.
+SECRET = re.compile(r"(?i)passw|secret|_pw\b")
+MAPS = re.compile(r"_maps?\b|_files?\b")
+CONTENT = re.compile(r"(?s)\b(inline|static):.*")
 
 
 class Reckoning:
@@ -58,10 +66,21 @@ class Reckoning:
         return iter(self._entries)
 
     def _add(self, entry: Setting) -> None:
+        if SECRET.search(entry.name):
+            value = "…" if entry.value and not MAPS.search(entry.name) else entry.value
+            entry = replace(entry, value=value)
+        if "passw" in f"{entry.name} {entry.value}":
+            entry = replace(entry, name=CONTENT.sub(r"\1:…", entry.name), value=CONTENT.sub(r"\1:…", entry.value))
+        if len(entry.name) > NAME_CHARACTERS or len(entry.why) > WHY_CHARACTERS:
+            entry = replace(entry, name=_cut(entry.name, NAME_CHARACTERS), why=_cut(entry.why, WHY_CHARACTERS))
         self._entries[entry] = None
         self._names.add(entry.name.partition(": ")[0])
 
 
 def _short(value: str) -> str:
     line = " ".join(value.split())
-    return line if len(line) <= VALUE_CHARACTERS else line[: VALUE_CHARACTERS - 1] + "…"
+    return _cut(line, VALUE_CHARACTERS)
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "…"

@@ -23,7 +23,7 @@ from mailserver.moving.postfix_source import PostfixSource
 from mailserver.moving.reckoning import Reckoning
 from mailserver.relay.route_facts import way_of
 from tests.cli.support import Said, run
-from tests.moving.postfix_houses import BACKUP, BIG, COMPANY, DEBIAN, HOUSES, PostfixHouse, Trip, lay_out
+from tests.moving.postfix_houses import BACKUP, BIG, COMPANY, DEBIAN, HOUSES, MASTER, PostfixHouse, Trip, lay_out
 from tests.requires import require_tool
 
 USERS = [pwd.struct_passwd((name, "x", uid, uid, "", f"/home/{name}", "/bin/sh")) for name, uid in (("ute", 1000), ("max", 1001))]
@@ -265,6 +265,81 @@ class Odd(Imported):
         import tomllib
 
         self.assertEqual(tomllib.loads(text)["hostname"], "mail.company.example")
+
+
+class Relaying(Imported):
+    """Nobody may relay here who may not there, and the Internet never."""
+
+    def entries(self, main: str, master: str = "") -> tuple[ReadHouse, dict[str, str]]:
+        shutil.rmtree(self.root / "etc", ignore_errors=True)
+        head = "myhostname = mail.example.org\nmydestination = example.org\nmyorigin = example.org\n"
+        found = self.read(PostfixHouse("", head + main, (), master=MASTER + master))
+        return found, {one.name: one.kind for one in found.reckoning}
+
+    def networks(self, main: str) -> list[str]:
+        networks: list[str] = self.entries(main)[0].house.tables["relay"]["networks"]
+        return networks
+
+    def test_networks_may_relay_only_where_the_rules_permit_them_before_they_refuse(self) -> None:
+        for rules, may in {
+            "": True,
+            "smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination\n": False,
+            "smtpd_relay_restrictions = reject_unauth_destination permit_mynetworks\n": False,
+            "smtpd_relay_restrictions = permit_sasl_authenticated, permit_mynetworks, reject\n": True,
+            "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination\n": True,
+            "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = reject_unauth_destination, permit\n": False,
+            "smtpd_recipient_restrictions = warn_if_reject reject, permit_mynetworks\n": True,
+        }.items():
+            with self.subTest(rules):
+                self.assertEqual(self.networks(f"mynetworks = 10.0.0.0/8\n{rules}"), ["10.0.0.0/8"] if may else [])
+
+    def test_the_whole_internet_is_left_out_and_told(self) -> None:
+        for wide in ("0.0.0.0/0", "[::]/0", "0.0.0.0/1", "2000::/3", "0.0.0.0/0.0.0.0"):
+            with self.subTest(wide):
+                found, _ = self.entries(f"mynetworks = 127.0.0.0/8 {wide} [fe80::]/10\n")
+                self.assertEqual(found.house.tables["relay"]["networks"], ["127.0.0.0/8", "fe80::/10"])
+                why = next(one.why for one in found.reckoning.of("left") if one.name == "mynetworks")
+                self.assertIn("open to the Internet", why)
+
+    def test_what_an_exclamation_mark_takes_out_may_not_relay(self) -> None:
+        self.assertEqual(
+            self.networks("mynetworks = !10.0.0.0/9, !192.0.2.7, 10.0.0.0/8, 192.0.2.7, ::1/128\n"), ["10.128.0.0/9", "::1/128"]
+        )
+        self.assertEqual(self.networks("mynetworks = ::1/128, !/nowhere, 10.0.0.0/8\n"), ["::1/128"])
+
+    def test_options_of_one_listener_that_are_not_carried_over_are_told(self) -> None:
+        service = "submission inet n - n - - smtpd\n"
+        options = {
+            "smtpd_tls_cert_file": "/other.pem", "smtpd_tls_mandatory_ciphers": "high",
+            "smtpd_sender_restrictions": "check_sender_access,hash:/x", "smtpd_client_restrictions": "reject_rbl_client,x.example",
+        }  # fmt: skip
+        _, kinds = self.entries("", service + "".join(f"  -o {key}={value}\n" for key, value in options.items()))
+        self.assertEqual({key: kinds.get(f"master.cf submission/inet: {key}") for key in options}, dict.fromkeys(options, "left"))
+        usual = "  -o smtpd_sasl_auth_enable=yes\n  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n"
+        found, kinds = self.entries("", f"{service}{usual}  -o smtpd_sender_restrictions=reject_sender_login_mismatch\n")
+        self.assertEqual([name for name in kinds if name.startswith("master.cf submission/inet: ")], [])
+        self.assertNotEqual(found.house.tables.get("submission", {}).get("senders"), "any")
+
+    def test_passwords_in_main_cf_are_not_listed(self) -> None:
+        found, _ = self.entries(
+            "relayhost = [smtp.x.example]\nsmtp_sasl_auth_enable = yes\ndb_password = SECRET\nldap_bind_pw = SECRET\n"
+            "smtp_sasl_password_maps = inline:{ {a.example=al:SECRET}, {[smtp.x.example]=al:SECRET} } static:al:SECRET\n",
+            "slow unix - - n - 1 smtp -o smtp_sasl_password_maps=static:al:SECRET\n",
+        )
+        self.assertNotIn("SECRET", repr(list(found.reckoning)))
+        self.assertEqual(found.house.secrets, {"smtp.x.example.password": "SECRET"})
+
+    def test_an_authority_of_ones_own_and_the_domain_of_log_ins_are_listed(self) -> None:
+        _, kinds = self.entries("smtp_tls_CAfile = /etc/own-ca.pem\nsmtpd_sasl_local_domain = example.com\n")
+        self.assertEqual((kinds["smtp_tls_CAfile"], kinds["smtpd_sasl_local_domain"]), ("left", "left"))
+        self.assertEqual(self.entries("smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt\n")[1]["smtp_tls_CAfile"], "same")
+
+    def test_values_that_refer_to_each_other_without_end_take_a_moment(self) -> None:
+        many = "".join(f"a{n} = $a{n + 1}$a{n + 1}$a{n + 1}$a{n + 1}\n" for n in range(29))
+        for end in ("", "x", "$a0"):
+            self.entries(f"{many}a29 = {end}\nrelayhost = $a0\nmynetworks = $a0\n")
+        found, _ = self.entries(f"smtpd_recipient_restrictions = {'x' * 500_000}\n")
+        self.assertLess(max(len(one.name) for one in found.reckoning), 400)
 
 
 class Text(SynchronousTestCase):
