@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.filters.list_entries import Entry, read_entry, read_scope, read_subject
-from mailserver.filters.list_table import EntryTable, Subject
+from mailserver.filters.list_table import REMEMBERED, EntryTable, Subject
 from mailserver.filters.lists import factory
 from mailserver.interfaces import CannotDo
 from mailserver.mail.answers import Accept, Finding, Pass, Quarantine, Refuse
@@ -133,6 +133,32 @@ class Order(SynchronousTestCase):
             table.add(entry)
         table.remove(network)
         self.assertEqual(table.matching(subject, [""], 0.0), [name])
+
+
+    def test_what_is_remembered_of_one_subject_is_not_said_of_another(self) -> None:
+        one = Subject(
+            ("bob@example.net",), ip_of("192.0.2.7"), "mx.example.net", ("h.example.net",), frozenset({"example.net"})
+        )
+        others: list[dict[str, Any]] = [
+            {"senders": ("eve@example.com",)}, {"ip": ip_of("198.51.100.7")}, {"hello": "mx.example.com"},
+            {"names": ("h.example.com",)}, {"signers": frozenset({"example.com"})},
+        ]  # fmt: skip
+        wanted = ["address:bob@example.net", "network:192.0.2.7/32", "helo:mx.example.net", "ptr:h.example.net", "dkim:example.net"]
+        entries = [Entry("", *read_subject(name), "black") for name in wanted]
+        table = EntryTable(entries)
+        for other, entry in zip(others, entries, strict=True):
+            self.assertIn(entry, table.matching(one, [""], 0.0))
+            self.assertNotIn(entry, table.matching(replace(one, **other), [""], 0.0))
+            self.assertEqual(table.matching(one, [ALICE], 0.0), [])
+
+    def test_what_is_remembered_is_bounded(self) -> None:
+        table = EntryTable([Entry("", "domain", "example.net", "black")])
+        for n in range(2 * REMEMBERED + 10):
+            table.matching(Subject((f"u{n}@example.net",)), [""], 0.0)
+        self.assertLessEqual(len(table._remembered), REMEMBERED)
+        before = len(table._remembered)
+        table.matching(Subject(names=tuple([f"h{n}.example.net" for n in range(100)])), [""], 0.0)
+        self.assertEqual(len(table._remembered), before)
 
 
 class ListsCase(FilterCase):

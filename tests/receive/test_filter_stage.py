@@ -120,6 +120,56 @@ class Groups(GroupsCase):
         self.assertEqual(self.asked, ["a", "b"])
 
 
+class FindingsOnTheWay(GroupsCase):
+    """Of those who pass at once, whatever comes after them."""
+
+    def saw(self, name: str, answer: Any, **bound: Any) -> BoundFilter:
+        """It writes down which findings it was shown."""
+        made = self.filter(name, answer, **bound)
+        case, inner = self, made.component.judge_peer  # type: ignore[attr-defined]
+
+        def judge_peer(peer: Peer) -> Any:
+            case.seen[name] = [one.name for one in peer.findings]
+            return inner(peer)
+
+        made.component.judge_peer = judge_peer  # type: ignore[attr-defined]
+        return made
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.seen: dict[str, list[str]] = {}
+
+    def test_a_later_group_sees_those_of_the_groups_before_it_but_no_shadows_and_none_of_its_own(self) -> None:
+        for last in (Pass(), Refuse("no"), ValueError("x"), None):
+            judgement = self.judge(
+                self.filter("a", Pass(findings=(Finding("one", 1.0),))),
+                self.filter("dark", Pass(findings=(Finding("dark", 1.0),)), shadow=True),
+                self.saw("b", Pass(findings=(Finding("two", 1.0),)), level=1),
+                self.saw("c", Pass(), level=1),
+                self.saw("d", last, level=2),
+            )
+            self.assertEqual(self.seen, {"b": ["one"], "c": ["one"], "d": ["one", "two"]})
+            if last is None:
+                self.waiting["d"].callback(Refuse("no"))
+                judgement = self.successResultOf(judgement)
+            self.assertEqual([answer.filter for answer in judgement.answers][:3], ["a", "dark", "b"])
+            self.assertEqual([one.name for one in judgement.findings], ["one", "two"])
+
+    def test_what_was_said_stands_where_the_next_one_is_not_asked(self) -> None:
+        budgets = Budgets(lambda: Budget(failures=1, window_seconds=60, pause_seconds=30))
+        failing = self.filter("fails", ValueError("x"), budgets=budgets, level=1)
+        said = [
+            self.filter("a", Pass(findings=(Finding("one", 1.0),))),
+            self.filter("b", Pass(findings=(Finding("two", 1.0),)), level=1, cost=-1),
+        ]
+        said.append(self.filter("c", Pass(findings=(Finding("three", 1.0),)), level=1))
+        for _ in range(2):
+            judgement = self.judge(*said, failing)
+            self.assertEqual([answer.filter for answer in judgement.answers], ["a", "b", "c", "fails"])
+            self.assertEqual([one.name for one in judgement.findings], ["one", "two", "three"])
+        self.assertEqual(self.asked.count("fails"), 1)
+
+
 class WhatAnAcceptTakesAway(GroupsCase):
     def test_the_verdicts_of_its_group_and_of_those_before(self) -> None:
         self.assertEqual(
