@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from mailserver.filters import opinions, work_beside
 from mailserver.filters.learnt import open_learnt
 from mailserver.filters.opinions import Opinion, opinions_on, read_told
-from mailserver.filters.token_memory import Whose
+from mailserver.filters.token_memory import SENT_OCTETS, SubjectMessage, Whose
 from mailserver.filters.work_beside import (
     BUSY_MESSAGES,
     LONE_MOST,
@@ -28,6 +28,7 @@ from mailserver.filters.work_beside import (
     WAITING_MOST,
     WorkBeside,
 )
+from mailserver.mail.content import Content
 from mailserver.mail.process_failure import ProcessFailed
 from mailserver.plugins.threads import AllHang
 from mailserver.processes.jobs import JobProcesses
@@ -261,6 +262,33 @@ class OfMessages(BayesCase):
         told = Whose(BOB, 7, 100, 100), Opinion(0.01, 1, "", BOB, 100, 100)
         component._learnt.beside.ask = lambda _question: succeed(told)
         self.assertEqual(self.found(component, message), right)
+
+    def test_whose_learning_counts_is_not_remembered_where_something_was_learnt_meanwhile(self) -> None:
+        learnt = self.made(minimum=20)._learnt
+        for has_changed in (True, False):
+            self.answer(learnt.look())
+            waits: Deferred[Any] = Deferred()
+            learnt.beside.ask = lambda _question, waits=waits: waits  # type: ignore[method-assign,union-attr,misc]
+            asked = Deferred.fromCoroutine(learnt._opinion(SubjectMessage(self.content(b"\r\nx\r\n")), (ALICE,)))
+            if has_changed:
+                learnt._has_changed()
+            waits.callback((None, None))
+            self.assertIsNone(self.successResultOf(asked))
+            if has_changed:
+                self.assertRaises(KeyError, learnt._memory.whose, (ALICE,))
+            else:
+                self.assertIsNone(learnt._memory.whose((ALICE,)))
+
+    def test_a_message_that_is_large_or_in_a_file_is_not_sent(self) -> None:
+        line = b"\r\n" + b"x" * (SENT_OCTETS - 2)
+        self.assertTrue(SubjectMessage(Content.of(line)).can_be_sent)
+        for content in (Content.of(line + b"x"), Content.of(line, prefix=b"X: y\r\n"), Content.at("/none", 5)):
+            subject, learnt = SubjectMessage(content), self.made(minimum=20)._learnt
+            self.answer(learnt.look())
+            asked: list[Any] = []
+            learnt.beside.ask = asked.append  # type: ignore[method-assign,union-attr]
+            Deferred.fromCoroutine(learnt._opinion(subject, (ALICE,))).addErrback(lambda _: None)
+            self.assertEqual(asked, [])
 
     def test_the_file_is_opened_anew_where_the_server_has_opened_it_anew(self) -> None:
         component = self.made(minimum=20)

@@ -16,6 +16,7 @@ from mailserver.mail.answers import Accept, Defer, Disconnect, Finding, Pass, Qu
 from mailserver.mail.content import Content
 from mailserver.mail.envelope import Envelope, Peer, Recipient
 from mailserver.plugins.budget import Budget, Budgets
+from mailserver.receive.judgement import note_answers
 from mailserver.receive.judging import PASSED, BoundFilter, Judging
 
 PEER = Peer("192.0.2.1", 40000, "mx")
@@ -168,6 +169,14 @@ class FindingsOnTheWay(GroupsCase):
             self.assertEqual([answer.filter for answer in judgement.answers], ["a", "b", "c", "fails"])
             self.assertEqual([one.name for one in judgement.findings], ["one", "two", "three"])
         self.assertEqual(self.asked.count("fails"), 1)
+
+
+class OnTheRoad(GroupsCase):
+    def test_it_says_who_wants_the_message_held(self) -> None:
+        written: list[dict[str, Any]] = []
+        judgement = self.judge(self.filter("a", Quarantine("q", hold=True)), self.filter("b", Quarantine("q")))
+        note_answers(lambda _id, _event, **fields: written.append(fields), "x", judgement)
+        self.assertEqual([(one["filter"], one.get("hold")) for one in written], [("a", True), ("b", None)])
 
 
 class WhatAnAcceptTakesAway(GroupsCase):
