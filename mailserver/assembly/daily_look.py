@@ -12,17 +12,16 @@ from twisted.logger import Logger
 from mailserver.config import Configuration
 from mailserver.config.endpoints import is_local
 from mailserver.config.filter_order import filter_names
-from mailserver.control.client import ControlError, ask
-from mailserver.doctor.daily import DailyLook
-from mailserver.doctor.findings import CheckedRecord
-from mailserver.plugins.pools import Pools
-from mailserver.state_store import StateStore
 
 if TYPE_CHECKING:
     from mailserver.doctor.asking import SeenLive
+    from mailserver.doctor.daily import DailyLook
+    from mailserver.doctor.findings import CheckedRecord
     from mailserver.doctor.house_facts import DomainFacts
     from mailserver.doctor.report_evidence import ReportEvidence
     from mailserver.doctor.trying import Trials
+    from mailserver.plugins.pools import Pools
+    from mailserver.state_store import StateStore
 
 __all__ = ["SPACE", "looks_daily", "make_daily_look"]
 
@@ -49,6 +48,8 @@ def looks_daily(configuration: Configuration) -> bool:
 
 def make_daily_look(server: LookingParts, configuration: Callable[[], Configuration]) -> DailyLook:
     """`configuration()` is the one in force."""
+    from mailserver.doctor.daily import DailyLook  # a server that only submits, or a sandbox, has no use for it
+
     looks = _Looks(configuration)
     return DailyLook(
         clock=server.reactor,
@@ -103,6 +104,8 @@ class _Looks:
         return found
 
     def _ask_ourselves(self, command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        from mailserver.control.client import ControlError, ask
+
         path = os.path.join(self._configuration().data, "control.sock")
         try:
             return ask(path, command, {**arguments}, timeout_seconds=ASK_SECONDS)

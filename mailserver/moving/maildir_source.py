@@ -9,13 +9,13 @@ import base64
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from mailserver.moving.careful import opened_file
 from mailserver.moving.mail_item import CannotRead, Keys, MailFault, MailItem
 
-__all__ = ["KEYWORDS", "MaildirSource", "folder_parts", "keywords_in"]
+__all__ = ["KEYWORDS", "MaildirSource", "folder_parts", "keyword_lines", "keywords_in"]
 
 FLAGS = re.compile(r":2,([A-Za-z]*)\Z")
 SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
@@ -184,6 +184,11 @@ def keywords_in(fd: int) -> dict[str, str]:
     with open(file, encoding="utf-8", errors="replace") as lines:
         rows = [line.split(None, 1) for line in lines.read(KEYWORDS_OCTETS).split("\n")]
     return {row[1].strip(): chr(97 + int(row[0])) for row in rows if len(row) == 2 and KEYWORD_NUMBER.fullmatch(row[0])}
+
+
+def keyword_lines(letters: Mapping[str, str]) -> str:
+    """The same file for these keywords, each with its letter."""
+    return "".join([f"{ord(letter) - 97} {word}\n" for word, letter in sorted(letters.items(), key=lambda one: one[1])])
 
 
 def folder_parts(name: str) -> tuple[str, ...]:

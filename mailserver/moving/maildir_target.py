@@ -21,7 +21,7 @@ from mailserver.mail.answers import Mailbox
 from mailserver.mail.durable import sync_fd
 from mailserver.moving.careful import own_file
 from mailserver.moving.mail_item import MailFault, MailItem
-from mailserver.moving.maildir_source import KEYWORDS, keywords_in
+from mailserver.moving.maildir_source import KEYWORDS, keyword_lines, keywords_in
 
 __all__ = ["IMPORTED", "MaildirTarget"]
 
@@ -203,11 +203,7 @@ class MaildirTarget:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft, dir_fd=maildir.fd)
         with open(os.open(draft, NEW_FILE, 0o600, dir_fd=maildir.fd), "w", encoding="utf-8") as file:
-            file.write(
-                "".join(
-                    f"{ord(letter) - 97} {word}\n" for word, letter in sorted(known.items(), key=lambda one: one[1])
-                )
-            )
+            file.write(keyword_lines(known))
         os.rename(draft, KEYWORDS, src_dir_fd=maildir.fd, dst_dir_fd=maildir.fd)
 
     # --- the book of what was imported ---
