@@ -28,7 +28,7 @@ from mailserver.mail.faults import StorageFault
 from mailserver.moving.careful import opened_file
 from mailserver.moving.export_form import FORMAT, MANIFEST, ExportSink, FolderSink, TarSink, json_lines, line_of_account
 from mailserver.moving.mail_item import CannotRead, MailFault, MailItem
-from mailserver.moving.maildir_source import MaildirSource
+from mailserver.moving.maildir_source import KEYWORDS, MaildirSource, keyword_lines
 from mailserver.processes.identity import as_owner_of
 from mailserver.state_store.records_file import RECORDS, open_records
 
@@ -301,8 +301,8 @@ def _mail(
     faults += missed
     for parts, words in letters.items():
         if words:
-            lines = "".join(f"{ord(letter) - 97} {word}\n" for word, letter in words.items())
-            sink.add(os.path.join(root, folder_name(parts), "dovecot-keywords"), [lines.encode("utf-8", "replace")])
+            lines = keyword_lines(words).encode("utf-8", "replace")
+            sink.add(os.path.join(root, folder_name(parts), KEYWORDS), [lines])
     if subscriptions:
         sink.add(f"{root}/subscriptions", ["".join(f"{one}\n" for one in subscriptions).encode()])
     return len(done)
