@@ -75,6 +75,9 @@ def read_progress(keys_directory: str, name: str) -> CertificateProgress:
             value = float(value)
         if type(value) is wanted:
             setattr(found, one.name, value)
+    window: dict[str, Any] = found.window
+    if any(type(window.get(key, 0.0)) not in (int, float) for key in ("start", "end", "chosen", "ask_at")):
+        found.window = {}
     left_out: dict[str, Any] = dict(found.left_out)
     found.left_out = {key: float(until) for key, until in left_out.items() if isinstance(until, int | float)}
     found.remarks = [str(one) for one in found.remarks]

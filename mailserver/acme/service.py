@@ -118,7 +118,9 @@ class AcmeService:
             self._pace = allowance = TimeAllowance(VISIT_SECONDS)
             visits = await self._visits(allowance)
             if not only:
-                self.last = {name: one for name, one in self.last.items() if name in {visit.name for visit in visits}}
+                wanted = {visit.name for visit in visits}
+                self.last = {name: one for name, one in self.last.items() if name in wanted}
+                self._troubles = {name: one for name, one in self._troubles.items() if name in wanted}
             for visit in visits:
                 if only and visit.name != only:
                     continue
@@ -174,7 +176,7 @@ class AcmeService:
         return await self._asked(name, lambda visit: visit.revoke(reason))
 
     async def _asked(self, name: str, act: Callable[[Visit], Visited], *, may_wait: bool = False) -> Visited:
-        self.last.pop(name, None)
+        before = self.last.get(name)
         try:
             await self._each(act, only=name)
         except (CannotBeDone, OSError, GivenUp, IdentityError) as error:
@@ -184,7 +186,7 @@ class AcmeService:
                 raise
             raise CannotBeDone(str(error)) from error
         found = self.last.get(name)
-        if found is None:
+        if found is None or found is before:
             raise CannotBeDone(f"there is no certificate {name!r} that comes from a CA")
         if not found.has_changed and not (may_wait and found.progress.roll):
             raise CannotBeDone(found.progress.error or found.progress.waits_for or "there is no other certificate yet")

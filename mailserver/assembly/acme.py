@@ -96,6 +96,7 @@ class _Joined:
         configuration = self._configuration()
         settings = acme_settings(configuration)
         if settings is None:
+            self._handed_over = b""  # and to be handed over anew when it is wanted again
             return ()
         make = partial(
             Visit,

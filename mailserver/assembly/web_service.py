@@ -82,6 +82,8 @@ class WebService:
         self._configuration = configuration
         self._put(**members_by(configuration))
         self._listen(configuration)
+        if configuration.by_acme is None:  # nobody would renew it
+            self.hand_over.put_certificate(CertificateSource.ISSUED, None).addErrback(lambda _: None)
         await self._read_certificate()
         if self._configuration is not configuration or self._is_open:  # a stop has come meanwhile; or there is a process already
             self.say_health()

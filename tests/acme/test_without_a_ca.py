@@ -115,9 +115,10 @@ class OnTheDisk(SynchronousTestCase):
                 file.write(octets)
             self.assertEqual(read_progress(folder, "mail"), CertificateProgress(), octets[:20])
         with open(path, "wb") as file:
-            file.write(b'{"failures": 2, "failing_since": 7, "error": 7, "left_out": {"a": "b", "c": 1}}')
+            file.write(b'{"failures": 2, "failing_since": 7, "error": 7, "left_out": {"a": "b", "c": 1}, "window": {"start": "x"}, "issued": [1, [2.0, "a"]]}')
         found = read_progress(folder, "mail")
         self.assertEqual((found.failures, found.failing_since, found.error, found.left_out), (2, 7.0, "", {"c": 1.0}))
+        self.assertEqual((found.window, found.issued), ({}, [[2.0, "a"]]))
 
     def test_no_time_that_was_kept_is_believed_beyond_its_bound(self) -> None:
         held = HeldCertificate("1", 0.0, 90 * 86400.0, ("a",))
@@ -243,7 +244,7 @@ class Service(SynchronousTestCase):
     """One certificate's trouble is its own, and the end is the end."""
 
     def setUp(self) -> None:
-        self.clock, self.looked, self.taken = Clock(), [], []
+        self.clock, self.looked, self.taken, self.names = Clock(), [], [], ["mail", "web"]
         self.service = AcmeService(clock=self.clock, visits=self.visits, run_in_thread=self.run_now, taken_up=self.taken_up, now=lambda: 0.0)
 
     def run_now(self, function: Any, *arguments: Any) -> Deferred[Any]:
@@ -265,7 +266,7 @@ class Service(SynchronousTestCase):
                     raise OSError("the disk is full")
                 return Visited(self.name, None, CertificateProgress(failures=2, error="why"), 0.0, True)
 
-        return [Fake("mail"), Fake("web")]
+        return [Fake(name) for name in self.names]
 
     def test_the_second_is_looked_after_although_the_first_cannot_be_and_postmaster_is_told_of_the_late_one(self) -> None:
         self.service.start()
@@ -281,6 +282,9 @@ class Service(SynchronousTestCase):
             self.clock.advance(61)
         titles = sorted(one.title for one in self.service.problems())
         self.assertEqual(titles, ["no new certificate for the web names", "the certificate of the mail host cannot be looked after"])
+        self.names = []  # a reload has turned it off
+        self.clock.advance(61)
+        self.assertEqual(self.service.problems(), [])
         self.service.stop()
         self.looked = self.looked[:4]
         self.clock.advance(600)
@@ -292,3 +296,8 @@ class Service(SynchronousTestCase):
             failure = self.failureResultOf(Deferred.fromCoroutine(self.service.renew(name)))
             self.assertIn(words, failure.getErrorMessage())
         self.assertEqual(self.looked[0], ("mail", {"is_urgent": True}))
+        Deferred.fromCoroutine(self.service.look())
+        self.assertIn("web", self.service.figures())
+        self.names = ["mail"]
+        self.failureResultOf(Deferred.fromCoroutine(self.service.renew("web")))
+        self.assertIn("web", self.service.figures(), "what is known of it is told all the same")

@@ -145,6 +145,13 @@ class Lives(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(len(self.begun), 6)
 
+    def test_what_a_ca_has_issued_is_not_shown_once_nobody_renews_it(self) -> None:
+        self.successResultOf(self.take_up(configuration(more="[acme]\n")))
+        self.service.hand_over.change_certificate("issued", "key")
+        self.assertEqual(self.heard()["certificate"], ["issued", "key"])
+        self.successResultOf(self.take_up(configuration()))
+        self.assertIn("BEGIN CERTIFICATE", self.heard()["certificate"][0])
+
     def test_a_unit_whose_process_dies_again_and_again_is_looked_at_later_each_time(self) -> None:
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
