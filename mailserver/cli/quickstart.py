@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 if TYPE_CHECKING:
     from mailserver.config import Configuration
     from mailserver.doctor.house_facts import DomainFacts
-    from mailserver.quickstart.ledger import QuickLedger
+    from mailserver.quickstart.ledger import QuickLedger, QuickLock
     from mailserver.quickstart.plan import QuickHost
     from mailserver.quickstart.steps import QuickStep
     from mailserver.quickstart.verdicts import Sighting
@@ -65,28 +67,52 @@ def _insist(options: argparse.Namespace) -> None:
 def quickstart(options: argparse.Namespace) -> int:
     """Look, ask, make, tell.  Return 1 where it was refused."""
     from mailserver.authentication.passwords import PasswordError
-    from mailserver.quickstart.ledger import locked, read_ledger
+    from mailserver.quickstart.ledger import LedgerFault, locked, read_ledger
     from mailserver.quickstart.plan import this_host
     from mailserver.quickstart.wishes import WrongWish
 
     host = this_host()
     config = _config_path(options, host)
     try:
-        with locked(config):
+        with locked(config) as lock:
             ledger = read_ledger(config)
             if options.undo:
                 return _undo(options, config, host, ledger)
-            return _quickstart(options, config, host, ledger)
+            return _quickstart(options, config, host, ledger, lock)
     except WrongWish as error:
         raise Unable(str(error)) from error
     except PasswordError as error:
         raise Unable(f"{error}: nothing was made") from error
+    except LedgerFault as error:
+        raise Unable(f"{error}: nothing was touched", EX_IOERR) from error
     except PermissionError as error:
-        raise Unable(f"{_words(error)}: nothing is left of it (as root it would be the system's folders)", EX_NOPERM) from error
+        left = _left(config) or "nothing is left of it (as root it would be the system's folders)"
+        raise Unable(f"{_words(error)}: {left}", EX_NOPERM) from error
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Unable(f"{_words(error)}: what was made was taken back", EX_IOERR) from error
+        if error.errno == errno.ENOSPC and not error.filename:
+            _forget_output()
+        raise Unable(f"{_words(error)}: {_left(config) or 'what was made was taken back'}", EX_IOERR) from error
+
+
+def _left(config: str) -> str:
+    """What has to be said of what a run that failed has left, "" where it has left nothing."""
+    from mailserver.quickstart.ledger import read_ledger
+
+    try:
+        ledger = read_ledger(config)
+    except OSError:
+        ledger = None
+    if ledger is None or ledger.is_done:
+        return ""
+    return "some of it stays: the same command completes it, --undo takes it back"
+
+
+def _forget_output() -> None:
+    """What standard output could not take would be met again at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _words(error: OSError) -> str:
@@ -101,7 +127,9 @@ def _config_path(options: argparse.Namespace, host: QuickHost) -> str:
     return os.path.abspath(named or default_places(host.uid, host.home)[0])
 
 
-def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None) -> int:
+def _quickstart(
+    options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None, lock: QuickLock
+) -> int:  # fmt: skip
     from mailserver.quickstart.carrying_out import missing, take
     from mailserver.quickstart.ledger import open_ledger
     from mailserver.quickstart.plan import config_folder_mode, forbid, steps_of
@@ -128,7 +156,7 @@ def _quickstart(options: argparse.Namespace, config: str, host: QuickHost, ledge
         return _tell_dry(options, sightings, plan, text)
     _ask(options, sightings)
     if ledger is None:
-        ledger = open_ledger(wishes, config_folder_mode(wishes))
+        ledger = open_ledger(wishes, config_folder_mode(wishes), lock)
     made: list[str] = []
     take(steps, ledger, lambda step: made.append(step.words))
     _write_twisteds_list()
@@ -344,9 +372,13 @@ def _start(options: argparse.Namespace, host: QuickHost, wishes: HouseWishes, le
 def _undo(options: argparse.Namespace, config: str, host: QuickHost, ledger: QuickLedger | None) -> int:
     """Take back.  Return 1 where something stays."""
     from mailserver.quickstart.carrying_out import undo
+    from mailserver.quickstart.ledger import clear_begun
     from mailserver.quickstart.plan import steps_of
 
     if ledger is None:
+        if not options.dry_run and clear_begun(config):
+            say("All of it is taken back: it was cut off before anything was made.")
+            return 0
         raise Unable(f"no quickstart has made {config}, or it was taken back already")
     wishes = ledger.wishes
     if _server_runs(wishes):

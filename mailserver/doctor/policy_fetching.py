@@ -28,7 +28,7 @@ from mailserver.doctor.own_network import has_ipv6, is_ours
 from mailserver.doctor.policy_seen import HostFault, PolicyAnswer
 from mailserver.trust.mta_sts import POLICY_OCTETS_MOST, policy_url
 
-__all__ = ["fetched"]
+__all__ = ["fetched", "over_at"]
 
 HTTPS_PORT = 443
 ADDRESSES_MOST = 4
@@ -79,15 +79,21 @@ def _connected(address: str, port: int, until: float) -> Iterator[socket.socket]
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError("no time is left")
-    with socket.create_connection((address, port), timeout=left) as made:
-        with made.dup() as same:  # TLS takes the first one away
-            end = threading.Timer(max(0.0, until - time.monotonic()), _shut, [same])
-            end.daemon = True
-            end.start()
-            try:
-                yield made
-            finally:
-                end.cancel()
+    with socket.create_connection((address, port), timeout=left) as made, over_at(made, until):
+        yield made
+
+
+@contextmanager
+def over_at(made: socket.socket, until: float) -> Iterator[None]:
+    """A connection ends at this time of the monotonic clock: a time-out of its own begins anew with each octet."""
+    with made.dup() as same:  # TLS takes the first one away
+        end = threading.Timer(max(0.0, until - time.monotonic()), _shut, [same])
+        end.daemon = True
+        end.start()
+        try:
+            yield
+        finally:
+            end.cancel()
 
 
 def _shut(one: socket.socket) -> None:

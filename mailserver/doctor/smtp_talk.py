@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import IO
 
 from mailserver.doctor.certificate_seen import (
     CertificateSeen,
@@ -21,10 +22,13 @@ from mailserver.doctor.certificate_seen import (
     tls_words,
     unverifying_context,
 )
+from mailserver.doctor.policy_fetching import over_at
 
 __all__ = ["FAULTS", "ServerPlace", "SeenTLS", "Talk", "said_by", "start_tls", "talk_with", "words_of"]
 
 FAULTS = (OSError, smtplib.SMTPException, ValueError)
+REPLY_OCTETS = 1 << 16
+NO_END = "it has not come to an end in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +44,46 @@ class ServerPlace:
         return shown if self.port == smtplib.SMTP_PORT else f"{shown}:{self.port}"
 
 
+class Replies:
+    """The lines that a server says; those of one reply are not more than `REPLY_OCTETS`."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.left = REPLY_OCTETS
+
+    def readline(self, octets: int) -> bytes:
+        """A line.  Raises OSError."""
+        line = self._file.readline(min(octets, self.left + 1))
+        self.left -= len(line)
+        if self.left < 0:
+            raise OSError("a reply without end")
+        return line
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._file.close()
+
+
 class Talk(smtplib.SMTP):
-    """A dialogue; each wait is for what is left of the time."""
+    """A dialogue; each wait is for what is left of the time, and whatever is said, it is over then."""
 
     def __init__(self, own_name: str, until: float) -> None:
         self._until = until
+        self._over = contextlib.ExitStack()
         super().__init__(local_hostname=own_name, timeout=_left(until))
 
     def getreply(self) -> tuple[int, bytes]:
         """A reply."""
         if isinstance(self.sock, socket.socket):
             self.sock.settimeout(_left(self._until))
-        return super().getreply()
+            if self.file is None:
+                self.file = Replies(self.sock.makefile("rb"))
+        if isinstance(self.file, Replies):
+            self.file.left = REPLY_OCTETS
+        reply = super().getreply()
+        if time.monotonic() >= self._until:  # then it may be half of one
+            raise TimeoutError(NO_END)
+        return reply
 
     def secure(self) -> None:
         """EHLO, and STARTTLS where it is offered, without a look at the certificate: as most senders do."""
@@ -66,8 +98,13 @@ class Talk(smtplib.SMTP):
         self._host = place.host  # smtplib names it in SNI
         return self.connect(place.host, place.port)
 
+    def end(self) -> None:
+        """The time need not be looked at any more."""
+        self._over.close()
+
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         made = socket.create_connection((host, port), timeout)
+        self._over.enter_context(over_at(made, self._until))
         return unverifying_context().wrap_socket(made) if self._place.speaks_tls else made
 
 
@@ -78,10 +115,15 @@ def talk_with(place: ServerPlace, own_name: str, until: float) -> Iterator[tuple
     try:
         code, words = talk.begin(place)
         yield talk, code, _text(words)
+    except FAULTS as error:
+        if time.monotonic() < until:
+            raise
+        raise TimeoutError(NO_END) from error  # it was we who ended it
     finally:
         with contextlib.suppress(*FAULTS):
             talk.quit()
         talk.close()
+        talk.end()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ A last line without its end is a write that was cut off, and counts as none.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -23,7 +24,10 @@ from typing import Any
 from mailserver.mail.durable import sync_directory
 from mailserver.quickstart.wishes import HouseWishes
 
-__all__ = ["QuickLedger", "LedgerFault", "StepRecord", "ledger_path", "locked", "missing_folders", "open_ledger", "read_ledger"]
+__all__ = [
+    "LedgerFault", "QuickLedger", "QuickLock", "StepRecord", "clear_begun", "ledger_path", "locked", "missing_folders",
+    "open_ledger", "read_ledger",
+]  # fmt: skip
 
 SUFFIX = ".quickstart"
 DRAFT = ".new-quickstart"
@@ -31,7 +35,7 @@ LEDGER_OCTETS = 1 << 22
 
 
 class LedgerFault(OSError):
-    """The ledger is of no use; the words say why."""
+    """The ledger is of no use, or another program has it; the words say why, and nothing was touched."""
 
 
 @dataclass(slots=True)
@@ -95,7 +99,7 @@ class QuickLedger:
             end = os.fstat(fd).st_size
             try:
                 if os.write(fd, line) != len(line):
-                    raise LedgerFault(f"{self.path} could not be written to its end")
+                    raise OSError(errno.ENOSPC, "could not be written to its end", self.path)
                 os.fsync(fd)
             except OSError:
                 with contextlib.suppress(OSError):
@@ -161,13 +165,16 @@ def read_ledger(config: str) -> QuickLedger | None:
     return ledger
 
 
-def open_ledger(wishes: HouseWishes, folder_mode: int) -> QuickLedger:
-    """A new ledger, with the folders that it needs.  They come into being with it, in one step.  Raises OSError."""
+def open_ledger(wishes: HouseWishes, folder_mode: int, lock: QuickLock) -> QuickLedger:
+    """A new ledger, with the folders that it needs.  They come into being with it, in one step, and are locked then.
+
+    Raises OSError.
+    """
     path = ledger_path(wishes.config)
     missing = missing_folders(os.path.dirname(path))
     ledger = QuickLedger(path, wishes, tuple(missing))
     text = json.dumps({"quickstart": 1, "wishes": wishes.plain, "folders": missing}) + "\n"
-    draft = (missing[0] if missing else path) + DRAFT
+    draft = _draft_of(path)
     _clear(draft)
     try:
         if not missing:
@@ -180,6 +187,7 @@ def open_ledger(wishes: HouseWishes, folder_mode: int) -> QuickLedger:
                 os.chmod(folder, folder_mode)
             _write(os.path.join(inner, os.path.basename(path)), text)
             sync_directory(inner)
+            lock.take(inner)  # before anybody can see it: who comes next looks there
         os.rename(draft, missing[0] if missing else path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -189,21 +197,56 @@ def open_ledger(wishes: HouseWishes, folder_mode: int) -> QuickLedger:
     return ledger
 
 
+def clear_begun(config: str) -> bool:
+    """Take away what a run has left that was killed before there was a ledger; whether there was something.  Raises OSError."""
+    draft = _draft_of(ledger_path(config))
+    is_there = os.path.lexists(draft)
+    _clear(draft)
+    return is_there
+
+
+class QuickLock:
+    """One quickstart at a time, by locks on folders: the innermost that is there, and the one that takes its place."""
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+
+    def take(self, folder: str) -> None:
+        """Raises BlockingIOError where somebody else has it, and OSError."""
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fds.append(fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Let all go."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+
 @contextlib.contextmanager
-def locked(config: str) -> Iterator[None]:
-    """One quickstart at a time, by a lock on the innermost folder that is there.  Raises `LedgerFault` where one runs."""
-    folder = os.path.dirname(config)
+def locked(config: str) -> Iterator[QuickLock]:
+    """One quickstart at a time.  Raises `LedgerFault` where one runs."""
+    lock = QuickLock()
+    try:
+        taken = ""
+        while taken != (folder := _innermost(os.path.dirname(config))):  # another one may have made or removed some meanwhile
+            try:
+                lock.take(folder)
+            except FileNotFoundError:
+                continue
+            except BlockingIOError:
+                raise LedgerFault(f"another program is changing something in {folder}") from None
+            taken = folder
+        yield lock
+    finally:
+        lock.release()
+
+
+def _innermost(folder: str) -> str:
+    """The innermost of the folders that is there."""
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LedgerFault(f"another program is changing something in {folder}") from None
-        yield
-    finally:
-        os.close(fd)
+    return folder
 
 
 def missing_folders(folder: str) -> list[str]:
@@ -213,6 +256,11 @@ def missing_folders(folder: str) -> list[str]:
         missing.insert(0, folder)
         folder = os.path.dirname(folder)
     return missing
+
+
+def _draft_of(path: str) -> str:
+    """Where a ledger is made, beside the outermost of the folders that come into being with it."""
+    return [*missing_folders(os.path.dirname(path)), path][0] + DRAFT
 
 
 def _clear(path: str) -> None:

@@ -107,6 +107,7 @@ class SigningKeysStep:
         self._domain = domain
         self._all = os.path.join(keys, "dkim")
         self._own = os.path.join(self._all, domain)
+        self._changes = os.path.join(self._all, "changes")
 
     def is_there(self) -> bool:
         """Whether the domain has keys."""
@@ -123,6 +124,8 @@ class SigningKeysStep:
         with as_owner_of(self._keys):
             if not before["own"]:
                 self._clear()
+            if not before["others"]:
+                clear_drafts(self._changes)
             with contextlib.suppress(FileExistsError):
                 make_keys(self._keys, self._domain, now=time.time())
             return {"files": digests_below(self._keys, self._names(with_changes=not before["others"]))}
@@ -130,6 +133,9 @@ class SigningKeysStep:
     def undo(self, record: StepRecord) -> str:
         """Remove them, unless some were made, retired or removed since."""
         folders = [self._own] if record.before["others"] else [self._own, self._all]
+        if not record.before["others"]:
+            with as_owner_of(self._keys):
+                clear_drafts(self._changes)
         if record.marks is None:
             with as_owner_of(self._keys):
                 if not record.before["own"]:

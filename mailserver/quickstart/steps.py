@@ -94,6 +94,8 @@ class FolderStep:
     def undo(self, record: StepRecord) -> str:
         """Remove what was made, where it is empty."""
         for folder in reversed(record.before["missing"]):
+            if not os.path.lexists(folder):  # rmdir(2) may say another reason first, such as a disk that is read only
+                continue
             try:
                 os.rmdir(folder)
             except FileNotFoundError:

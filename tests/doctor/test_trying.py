@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import smtplib
 import socket
 import ssl
 import threading
@@ -16,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.doctor.findings import CheckedRecord, RecordVerdict
 from mailserver.doctor.house_facts import DomainFacts
-from mailserver.doctor.smtp_talk import ServerPlace
+from mailserver.doctor.smtp_talk import ServerPlace, talk_with
 from mailserver.doctor.trial_facts import AskedList, TrialFacts
 from mailserver.doctor.trying import Trials
 from mailserver.trust.dns_lists import CodeSet
@@ -94,6 +95,19 @@ class Host:
             sock.sendall(f"{reply}\r\n".encode())
             if verb == "QUIT" or refused >= self.most:
                 return
+
+
+class Endless(Host):
+    """It says what it has to say again and again, after each `pause` seconds."""
+
+    def __init__(self, octets: bytes, pause: float) -> None:
+        self.octets, self.pause = octets, pause
+        super().__init__(no)
+
+    def talk(self, sock: socket.socket) -> None:
+        while True:
+            sock.sendall(self.octets)
+            threading.Event().wait(self.pause)
 
 
 def no(sender: str, recipient: str) -> str:
@@ -238,6 +252,21 @@ class Trying(SynchronousTestCase):
             "192.0.2.9@sane": "listed", "192.0.2.9@all": "list-everything", "192.0.2.9@shy": "list-refuses", "192.0.2.9@odd": "list-odd",
             "192.0.2.9@dumb": "list-unknown",
         })  # fmt: skip
+
+    def test_a_reply_without_end_and_one_that_drips_are_over_in_time(self) -> None:
+        for octets, pause, words in (
+            (b"220-" + b"x" * 1000 + b"\r\n", 0.0, "a reply without end"),
+            (b"2", 0.02, "it has not come to an end in time"),
+        ):
+            host = Endless(octets, pause)
+            try:
+                began = time.monotonic()
+                with self.assertRaisesRegex((OSError, smtplib.SMTPException), words):
+                    with talk_with(ServerPlace("127.0.0.1", host.port), "mail.example.org", began + 0.5):
+                        self.fail("it has greeted")
+                self.assertLess(time.monotonic() - began, 60)
+            finally:
+                host.stop()
 
     def test_trials_that_are_given_up_end(self) -> None:
         trials = self.trials(Host(no))

@@ -17,6 +17,7 @@ from mailserver.authentication.passwords import verify_password
 from mailserver.config import load, parse
 from mailserver.plugins.catalogue import discover
 from mailserver.quickstart import ledger as ledger_module
+from mailserver.quickstart import steps as steps_module
 from mailserver.quickstart.configuration_text import sample
 from mailserver.quickstart.ledger import QuickLedger, ledger_path, read_ledger
 from mailserver.trust.signing_keys import read_keys
@@ -242,6 +243,29 @@ class CutOff(HouseCase):
         self.undone()
         self.assertEqual(seen_of(self.folder), {})
 
+    def test_killed_before_there_is_a_ledger_it_is_taken_back_too(self) -> None:
+        def die() -> None:
+            ledger_module.os.rename = lambda *_: os._exit(9)  # in the child alone
+
+        os.waitpid(self.child(die), 0)
+        self.assertNotEqual(seen_of(self.folder), {})
+        self.undone()
+        self.assertEqual(seen_of(self.folder), {})
+
+    def test_one_that_has_just_made_its_folder_is_met_there_by_the_next(self) -> None:
+        plain, met = QuickLedger._append, []
+
+        def append(ledger: QuickLedger, value: Any) -> None:
+            if not met:
+                met.append(ledger)
+                met.append(self.quickstart(ADDRESS, "--data", str(self.data), "--yes"))
+            plain(ledger, value)
+
+        with mock.patch.object(QuickLedger, "_append", append):
+            self.made()
+        self.assertEqual(met[1].code, 74)
+        self.assertRegex(met[1].err, "another program is changing something in .*/etc: nothing was touched")
+
     def test_a_last_line_that_was_cut_off_counts_as_none(self) -> None:
         os.waitpid(self.child(lambda: self.die_at(4, False)), 0)
         with open(ledger_path(str(self.config)), "ab") as file:
@@ -281,6 +305,28 @@ class Failing(HouseCase):
         said = self.quickstart(ADDRESS, "--data", str(self.data), "--yes", "--password-stdin", stdin="\n")
         self.assertEqual((said.code, seen_of(self.folder)), (1, {}))
         self.assertIn("not empty", said.err)
+
+    def test_what_cannot_be_said_at_the_end_stays_and_the_next_run_says_it(self) -> None:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with mock.patch("mailserver.cli.quickstart._tell", side_effect=full):
+            said = self.quickstart(ADDRESS, "--data", str(self.data), "--hostname", "mail.example.org", "--yes")
+        self.assertEqual(said.code, 74)
+        self.assertIn("some of it stays: the same command completes it", said.err)
+        self.assertTrue(verify_password(self.password_of(self.made()), self.kept_hash() or ""))
+
+    def test_a_folder_that_was_never_made_is_gone_also_where_the_disk_is_read_only(self) -> None:
+        full, rmdir = OSError(errno.EROFS, os.strerror(errno.EROFS)), os.rmdir
+
+        def read_only(path: str) -> None:
+            if "/lib" in path:
+                raise full
+            rmdir(path)
+
+        self.config.parent.mkdir()
+        with mock.patch.object(steps_module.os, "mkdir", side_effect=full), mock.patch.object(steps_module.os, "rmdir", read_only):
+            said = self.quickstart(ADDRESS, "--data", str(self.data), "--hostname", "mail.example.org", "--yes")
+        self.assertEqual((said.code, [*seen_of(self.folder)]), (74, ["etc"]))
+        self.assertIn("what was made was taken back", said.err)
 
     def test_an_interrupt_leaves_nothing(self) -> None:
         with mock.patch("mailserver.quickstart.own_steps.self_signed_pair", side_effect=KeyboardInterrupt):
