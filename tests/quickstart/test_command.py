@@ -230,6 +230,27 @@ class CutOff(HouseCase):
             self.undone()
             self.assertEqual(seen_of(self.folder), {}, str(number))
 
+    def test_a_file_that_was_being_written_is_no_obstacle(self) -> None:
+        for name in ("dkim/changes", "accounts.toml", "self-signed.pem", "mailserver.toml"):
+            os.waitpid(self.child(lambda name=name: self.die_while_writing(name)), 0)  # type: ignore[misc]
+            left = [one for one in seen_of(self.folder) if one.endswith(".new")]
+            self.assertNotEqual(left, [], name)
+            if name != "accounts.toml":
+                self.made()
+                self.assertEqual([one for one in seen_of(self.folder) if one.endswith(".new")], [], name)
+            self.undone()
+            self.assertEqual(seen_of(self.folder), {}, name)
+
+    def die_while_writing(self, name: str) -> None:
+        plain = os.rename
+
+        def rename(source: str, target: str) -> None:
+            if target.endswith(name):
+                os._exit(9)
+            plain(source, target)
+
+        os.rename = os.replace = rename  # type: ignore[assignment]  # in the child alone
+
     def test_killed_by_the_kernel_it_is_completed(self) -> None:
         pid = self.child(lambda: None)
         states = Path(f"{self.data}-keys") / "dkim" / "example.org"
