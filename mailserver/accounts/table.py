@@ -145,6 +145,11 @@ def table_of(account: Account) -> list[str]:
     return lines
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Opens a file; does not wait for whoever writes into a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class AccountsFile:
     """The accounts file at `path`.  All methods block.
 
@@ -315,7 +320,9 @@ class AccountsFile:
         return Edit(self.path, text, account, {one.address: one for one in accounts.values()})
 
     def _text(self) -> str:
-        with open(self.path, encoding="utf-8", newline="") as file:
+        with open(self.path, encoding="utf-8", newline="", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # the folder is the server's: a pipe or a device would hold up root
+                raise ConfigurationError([Fault(self.path, 1, "", "is not a regular file")])
             try:
                 return file.read()
             except UnicodeDecodeError as error:

@@ -93,7 +93,8 @@ def quickstart(options: argparse.Namespace) -> int:
     except OSError as error:
         if error.errno == errno.ENOSPC and not error.filename:
             _forget_output()
-        raise Unable(f"{_words(error)}: {_left(config) or 'what was made was taken back'}", EX_IOERR) from error
+        gone = "--undo again tries once more" if options.undo else "what was made was taken back"
+        raise Unable(f"{_words(error)}: {_left(config) or gone}", EX_IOERR) from error
 
 
 def _left(config: str) -> str:

@@ -44,7 +44,7 @@ class ServerPlace:
         return shown if self.port == smtplib.SMTP_PORT else f"{shown}:{self.port}"
 
 
-class Replies:
+class ReplyLines:
     """The lines that a server says; those of one reply are not more than `REPLY_OCTETS`."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -77,8 +77,8 @@ class Talk(smtplib.SMTP):
         if isinstance(self.sock, socket.socket):
             self.sock.settimeout(_left(self._until))
             if self.file is None:
-                self.file = Replies(self.sock.makefile("rb"))
-        if isinstance(self.file, Replies):
+                self.file = ReplyLines(self.sock.makefile("rb"))
+        if isinstance(self.file, ReplyLines):
             self.file.left = REPLY_OCTETS
         reply = super().getreply()
         if time.monotonic() >= self._until:  # then it may be half of one

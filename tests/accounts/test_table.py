@@ -63,6 +63,14 @@ class Reading(FileCase):
         self.assertEqual(self.file.list(), ())
         self.assertRaises(FileNotFoundError, self.file.read)
 
+    def test_a_pipe_or_a_device_in_its_place_holds_nobody_up(self) -> None:
+        os.mkfifo(self.path)
+        device = f"{self.directory}/device.toml"
+        os.symlink("/dev/zero", device)
+        for path in (self.path, device):
+            with self.assertRaisesRegex(ConfigurationError, "is not a regular file"):
+                AccountsFile(path).read()
+
     def test_every_fault_is_told_with_its_line(self) -> None:
         text = (
             '[account."alice@example.org"]\npasswort = "x"\n'
