@@ -321,7 +321,7 @@ class AccountsFile:
 
     def _text(self) -> str:
         with open(self.path, encoding="utf-8", newline="", opener=_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # the folder is the server's: a pipe or a device would hold up root
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe or a device would hold up root
                 raise ConfigurationError([Fault(self.path, 1, "", "is not a regular file")])
             try:
                 return file.read()

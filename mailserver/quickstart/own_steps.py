@@ -187,18 +187,21 @@ class CertificateStep:
     def make(self, before: Marks) -> Marks:
         """Make both."""
         with as_owner_of(self._data):
+            self._clear()
             self_signed_pair(self._folder, self._hostname, OWN_ADDRESSES)
             return {"files": digests_below(self._folder, (CERTIFICATE, KEY))}
 
     def undo(self, record: StepRecord) -> str:
         """Remove both."""
-        if record.marks is None:
-            with as_owner_of(self._data):
-                names = [name for name in (CERTIFICATE, KEY) if name not in record.before["files"]]
-                files = digests_below(self._folder, [*names, *[f"{name}.new" for name in names]])
-        else:
-            files = record.marks["files"]
+        with as_owner_of(self._data):
+            self._clear()
+            names = [name for name in (CERTIFICATE, KEY) if name not in record.before["files"]]
+            files = digests_below(self._folder, names) if record.marks is None else record.marks["files"]
         return removed(self._folder, files, [self._folder], self._data)
+
+    def _clear(self) -> None:
+        for name in (CERTIFICATE, KEY):
+            clear_drafts(os.path.join(self._folder, name))
 
 
 class NextKeyStep:
