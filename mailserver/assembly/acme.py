@@ -108,7 +108,7 @@ class _Joined:
             steady_seconds=self._server.state.seconds,
         )
         found = []
-        if any(listen.tls != "none" and str(listen.service) != "web" for listen in configuration.listen):
+        if any(listen.tls != "none" and listen.takes_mail for listen in configuration.listen):
             host = settings.mail_names[0]
             found.append(make(name="mail", names=settings.mail_names, required=frozenset((host,)), hostname=host))
         if names := await self._names_of_web(configuration, settings):

@@ -10,7 +10,7 @@ from mailserver.cli.asking import ask_server
 from mailserver.cli.output import EX_IOERR, Unable, age, as_json, moment, plain, say
 from mailserver.cli.queue_orders import who
 from mailserver.config import load
-from mailserver.control.certificates import REASONS, described
+from mailserver.control.certificate_facts import REASONS, described
 from mailserver.control.client import NoServer
 from mailserver.processes.identity import as_owner_of
 

@@ -30,6 +30,6 @@ def _web_listens(configuration: Configuration, table: AcmeTable) -> bool:
     has_tls = table.challenge == "tls-alpn-01"
     for listen in configuration.listen:
         place = place_of(listen.endpoint)
-        if str(listen.service) == "web" and (listen.tls != "none") is has_tls and place is not None:
+        if listen.service == "web" and (listen.tls != "none") is has_tls and place is not None:
             return True
     return False

@@ -10,6 +10,7 @@ In the order in which they are read:
 * `selftest`: a log-in that works once, and a probe through the relay to this server itself
 * `route`: the command on an address: where it leads, and what a peer would hear at RCPT
 * `tls`: what is known of other hosts' TLS, and what an administrator says of it for a time
+* `certificate_facts`: what is said of a certificate that comes from a CA
 * `certificates`: the commands about certificates that come from a CA
 * `lockouts`: the commands on lockouts, of a running server and of a file without one
 * `recording`: the commands on recordings of dialogues

@@ -128,10 +128,12 @@ class OnTheDisk(SynchronousTestCase):
 
 
 class Loaded(SynchronousTestCase):
-    def test_who_has_no_certificate_from_a_ca_loads_no_library_for_it(self) -> None:
+    def test_a_server_without_a_ca_and_a_web_listener_loads_nothing_of_either(self) -> None:
         program = (
-            "import sys, mailserver.service, mailserver.assembly.acme\n"
-            "sys.exit(' '.join(m for m in sys.modules if m.split('.')[0] in ('acme', 'josepy', 'requests', 'urllib3')) or 0)"
+            "import sys, mailserver.service, mailserver.assembly.acme, mailserver.assembly.web_service\n"
+            "web = {'twisted.web.server', *['mailserver.web.' + one for one in ('answers', 'certificates', 'channel', 'process')]}\n"
+            "libraries = ('acme', 'josepy', 'requests', 'urllib3')\n"
+            "sys.exit(' '.join(m for m in sys.modules if m.split('.')[0] in libraries or m in web) or 0)"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         self.assertEqual((done.returncode, done.stderr), (0, ""))

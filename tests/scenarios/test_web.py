@@ -164,12 +164,6 @@ class Life(WebCase):
         loaded = Path(f"/proc/{pid}/maps").read_text()
         self.assertNotIn("apsw", loaded)
 
-    def test_a_server_without_a_web_listener_loads_nothing_of_a_web_server(self) -> None:
-        modules = {"twisted.web.server", *[f"mailserver.web.{name}" for name in ("answers", "certificates", "channel", "process")]}
-        script = f"import sys, mailserver.service, mailserver.assembly.web_service; print({modules!r} & set(sys.modules))"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
-        self.assertEqual(done.stdout, "set()\n")
-
 
 class ByACME(WebCase):
     """The names of the web get their certificate from a CA that looks at the web process."""
