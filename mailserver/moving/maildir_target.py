@@ -9,6 +9,7 @@ moved or removed the message since.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -57,6 +58,11 @@ class MaildirTarget:
         with acting():
             inbox = self._maildirs.find(mailbox)
             self._book = own_file(IMPORTED, inbox.fd, os.O_APPEND)
+        try:
+            fcntl.flock(self._book, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:  # else what a user moves between the two would come twice
+            self.close()
+            raise OSError(error.errno, "another import into this Maildir runs") from error
         self._known = self._read_book()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Sequence
@@ -279,6 +280,18 @@ class Planted(Importing):
                 said = self.command("import", "maildir", str(old), USER)
                 self.assertEqual((said.code, "is no file" in said.err), (74, True), said)
                 (self.mail / name).unlink()
+
+    def test_a_second_import_at_once_is_told_and_changes_nothing(self) -> None:
+        old = self.folder / "old"
+        (old / "cur").mkdir(parents=True)
+        self.command("import", "maildir", str(old), USER)
+        (old / "cur" / "1.a:2,S").write_text(LETTER.format("one"))
+        with open(self.mail / maildir_target.IMPORTED, "rb") as book:
+            fcntl.flock(book, fcntl.LOCK_EX)
+            said = self.command("import", "maildir", str(old), USER)
+        self.assertEqual((said.code, "another import into this Maildir runs" in said.err), (74, True), said)
+        self.assertEqual(self.found(), {})
+        self.assertEqual(self.command("import", "maildir", str(old), USER).code, 0)
 
     def test_keywords_with_numbers_that_are_none_are_passed_over(self) -> None:
         old = self.folder / "old"
