@@ -37,6 +37,11 @@ WORDS_MOST, CONTENT_MOST = 300, 10_000
 GRACE_SECONDS = 2.0  # beyond the exporter's own time
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere: what the headers let in is for the collector that was named, and for no other host."""
+
+
 class Collector:
     """One that stands at `endpoint`.  `ca_file`: roots for its certificate, "" for those of certifi."""
 
@@ -49,7 +54,7 @@ class Collector:
         self._content = b""
         self._media_type = ""
         self._trouble = ""
-        session = requests.Session()
+        session = _Session()
         session.trust_env = False  # neither proxies nor passwords of whoever calls
         session.hooks["response"].append(self._heard)
         self._resource = Resource(

@@ -439,3 +439,16 @@ class OverHTTP(SynchronousTestCase):
             capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
         self.assertEqual(done.returncode, 69, done.stderr)
         self.assertIn("mailserver[otel]", done.stderr)
+
+
+class Redirects(SynchronousTestCase):
+    def test_a_collector_leads_to_no_other_host(self) -> None:
+        import requests
+
+        from mailserver.traces.otlp import _Session
+
+        answer = requests.Response()
+        answer.status_code, answer.headers["Location"] = 307, "https://elsewhere.example/"
+        self.assertEqual(requests.Session().get_redirect_target(answer), "https://elsewhere.example/")
+        with _Session() as session:
+            self.assertIsNone(session.get_redirect_target(answer))
