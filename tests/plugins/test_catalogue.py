@@ -73,7 +73,7 @@ class WithPluginFolder(SynchronousTestCase):
         self.patch(twisted.plugins, "__path__", [*twisted.plugins.__path__, str(self.folder)])
         self.patch(sys, "path", [*sys.path, str(self.packages)])
         modules = set(sys.modules)
-        self.addCleanup(lambda: [sys.modules.pop(name) for name in set(sys.modules) - modules if "acme" in name])
+        self.addCleanup(lambda: [sys.modules.pop(name) for name in set(sys.modules) - modules if "zenith" in name])
 
     def module(self, name: str, text: str) -> None:
         (self.folder / f"{name}.py").write_text(text)
@@ -82,10 +82,10 @@ class WithPluginFolder(SynchronousTestCase):
         (self.packages / f"{name}.py").write_text(text)
 
     def entry_point(self, value: str) -> None:
-        folder = self.packages / "acme-1.dist-info"
+        folder = self.packages / "zenith-1.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
-        (folder / "entry_points.txt").write_text(f"[mailserver.plugins]\nacme = {value}\n")
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: zenith\nVersion: 1\n")
+        (folder / "entry_points.txt").write_text(f"[mailserver.plugins]\nzenith = {value}\n")
 
 
 class Discovery(WithPluginFolder):
@@ -93,73 +93,73 @@ class Discovery(WithPluginFolder):
         return discover().factory("filter", name)
 
     def test_a_public_object_of_a_plugin_module_is_found(self) -> None:
-        self.module("acme_plugin", FACTORY.format(name="acme", public="acme"))
-        self.assertEqual(self.named("acme").name, "acme")
+        self.module("zenith_plugin", FACTORY.format(name="zenith", public="zenith"))
+        self.assertEqual(self.named("zenith").name, "zenith")
 
     def test_a_private_object_is_not(self) -> None:
-        self.module("acme_plugin", FACTORY.format(name="acme", public="_acme"))
-        self.assertRaises(UnknownComponent, self.named, "acme")
+        self.module("zenith_plugin", FACTORY.format(name="zenith", public="_zenith"))
+        self.assertRaises(UnknownComponent, self.named, "zenith")
 
     def test_an_entry_point_may_name_the_factory(self) -> None:
-        self.package("acme_package", FACTORY.format(name="acme", public="factory"))
-        self.entry_point("acme_package:factory")
-        (found,) = [found for found in discover().found if found.name == "acme" and ":" in found.source]
-        self.assertEqual(found.source, "acme: acme = acme_package:factory")
+        self.package("zenith_package", FACTORY.format(name="zenith", public="factory"))
+        self.entry_point("zenith_package:factory")
+        (found,) = [found for found in discover().found if found.name == "zenith" and ":" in found.source]
+        self.assertEqual(found.source, "zenith: zenith = zenith_package:factory")
 
     def test_an_entry_point_may_name_a_module(self) -> None:
-        self.package("acme_package", FACTORY.format(name="acme", public="factory"))
-        self.entry_point("acme_package")
-        self.assertEqual(self.named("acme").name, "acme")
+        self.package("zenith_package", FACTORY.format(name="zenith", public="factory"))
+        self.entry_point("zenith_package")
+        self.assertEqual(self.named("zenith").name, "zenith")
 
     def test_an_object_that_both_ways_lead_to_is_one(self) -> None:
-        self.package("acme_package", FACTORY.format(name="acme", public="factory"))
-        self.module("acme_plugin", "from acme_package import factory")
-        self.entry_point("acme_package:factory")
-        self.assertEqual(self.named("acme").name, "acme")
+        self.package("zenith_package", FACTORY.format(name="zenith", public="factory"))
+        self.module("zenith_plugin", "from zenith_package import factory")
+        self.entry_point("zenith_package:factory")
+        self.assertEqual(self.named("zenith").name, "zenith")
 
     def test_a_name_that_is_missing_is_told_with_the_tracebacks_of_broken_plugins(self) -> None:
-        self.module("acme_plugin", "import no_such_module_at_all\n")
+        self.module("zenith_plugin", "import no_such_module_at_all\n")
         with self.assertRaises(UnknownComponent) as caught:
-            self.named("acme")
+            self.named("zenith")
         words = str(caught.exception)
-        self.assertIn("there is no filter component 'acme'; known: ", words)
+        self.assertIn("there is no filter component 'zenith'; known: ", words)
         self.assertIn("denylist", words)
-        self.assertIn("twisted.plugins.acme_plugin could not be used", words)
+        self.assertIn("twisted.plugins.zenith_plugin could not be used", words)
         self.assertIn("No module named 'no_such_module_at_all'", words)
         self.assertIn("line 1", words)
 
     def test_a_broken_plugin_that_nobody_uses_stops_nothing(self) -> None:
-        self.module("acme_plugin", "raise SystemExit(1)")
+        self.module("zenith_plugin", "raise SystemExit(1)")
         self.assertEqual(self.named("denylist").name, "denylist")
 
     def test_an_entry_point_that_cannot_be_loaded_is_broken(self) -> None:
-        self.entry_point("acme_package:factory")
+        self.entry_point("zenith_package:factory")
         (broken,) = discover().broken
-        self.assertEqual(broken.source, "acme: acme = acme_package:factory")
-        self.assertIn("No module named 'acme_package'", broken.why)
+        self.assertEqual(broken.source, "zenith: zenith = zenith_package:factory")
+        self.assertIn("No module named 'zenith_package'", broken.why)
 
     def test_an_entry_point_to_the_class_in_place_of_an_instance_is_told(self) -> None:
-        self.package("acme_package", FACTORY.format(name="acme", public="factory"))
-        self.entry_point("acme_package:Factory")
+        self.package("zenith_package", FACTORY.format(name="zenith", public="factory"))
+        self.entry_point("zenith_package:Factory")
         self.assertTrue(any("must be an instance" in broken.why for broken in discover().broken))
 
     def test_a_factory_that_provides_what_cannot_be_configured_is_broken(self) -> None:
         self.module(
-            "acme_plugin",
-            FACTORY.format(name="acme", public="acme").replace("provides = IPeerFilter", "provides = Options"),
+            "zenith_plugin",
+            FACTORY.format(name="zenith", public="zenith").replace("provides = IPeerFilter", "provides = Options"),
         )
         (broken,) = discover().broken
         self.assertIn("provides none of the interfaces", broken.why)
 
     def test_a_factory_with_parts_missing_is_broken(self) -> None:
         for number, (old, new) in enumerate(
-            {'summary = "Nothing."': "", 'name = "acme"': "name = None", "def build": "def make"}.items()
+            {'summary = "Nothing."': "", 'name = "zenith"': "name = None", "def build": "def make"}.items()
         ):
-            self.module(f"acme_plugin{number}", FACTORY.format(name="acme", public="acme").replace(old, new))
+            self.module(f"zenith_plugin{number}", FACTORY.format(name="zenith", public="zenith").replace(old, new))
         self.assertEqual([broken.why.count("is no IComponentFactory") for broken in discover().broken], [1, 1, 1])
 
     def test_nothing_is_written_beside_the_plugins(self) -> None:
-        self.module("acme_plugin", FACTORY.format(name="acme", public="acme"))
+        self.module("zenith_plugin", FACTORY.format(name="zenith", public="zenith"))
         discover()
         self.assertFalse((self.folder / "dropin.cache").exists())
 
