@@ -192,7 +192,7 @@ def _push(options: argparse.Namespace, facts: DomainFacts, seen: Seen, found: Se
     except ValueError as error:
         raise Unable(f"{options.key}: {error}") from error
     zone = seen.zone(facts.domain).name
-    changes = changes_of(found, zone)
+    changes = changes_of(found, seen, zone)
     if not zone or not changes:
         return
     try:

@@ -86,8 +86,11 @@ def read_zone_key(text: str) -> ZoneKey:
     return key
 
 
-def changes_of(found: Sequence[CheckedRecord], zone: str) -> tuple[ZoneChange, ...]:
-    """What the zone itself needs: all that has to be done, and what is missing though it need not be there."""
+def changes_of(found: Sequence[CheckedRecord], seen: Seen, zone: str) -> tuple[ZoneChange, ...]:
+    """What the zone itself needs: all that has to be done, and what is missing though it need not be there.
+
+    Names of a zone that is delegated from it belong to that one.
+    """
     sets: dict[tuple[str, str], tuple[dict[ZoneRecord, None], dict[ZoneRecord, None]]] = {}
     for one in found:
         wanted = one.is_advice and one.verdict is RecordVerdict.MISSING and not one.to_do
@@ -95,7 +98,7 @@ def changes_of(found: Sequence[CheckedRecord], zone: str) -> tuple[ZoneChange, .
             continue
         for n, records in enumerate((one.add, one.remove)):
             for record in records:
-                if record.name == zone or record.name.endswith(f".{zone}"):
+                if seen.zone(record.name).name == zone:
                     sets.setdefault((record.name, record.type), ({}, {}))[n][record] = None
     return tuple([ZoneChange(name, type, tuple(add), tuple(remove)) for (name, type), (add, remove) in sets.items()])
 
@@ -125,9 +128,12 @@ def _pushed(zone: str, changes: Sequence[ZoneChange], key: ZoneKey, server: Serv
     try:
         for change in changes:
             _put(update, change, _present(change, server))
-        return dns.query.tcp(update, server.host, timeout=SECONDS, port=server.port).rcode()
+        reply = dns.query.tcp(update, server.host, timeout=SECONDS, port=server.port)
     except FAULTS as error:
         raise PushFailed(f"{server} has not changed {zone}: {str(error) or type(error).__name__}") from error
+    if reply.rcode() == dns.rcode.NOERROR and not reply.had_tsig:  # RFC 8945 section 5.3: who has the key signs its answer
+        raise PushFailed(f"nobody knows whether {zone} is changed: what says so for {server} is not signed")
+    return reply.rcode()
 
 
 def _put(update: dns.update.UpdateMessage, change: ZoneChange, present: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dns.message
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailserver.doctor import pushing
@@ -10,6 +11,7 @@ from mailserver.doctor.pushing import PushFailed, ZoneChange, changes_of, push, 
 from mailserver.doctor.zone_text import ZoneRecord
 from mailserver.mail.dns_records import ServerAddress
 from tests.doctor.primary import KEY, SECRET, Primary
+from tests.doctor.zones import ZoneTable
 
 
 class Pushing(SynchronousTestCase):
@@ -92,9 +94,20 @@ class Changes(SynchronousTestCase):
             self.checked(RecordVerdict.WRONG, "d.example.org", is_advice=True),
             self.checked(RecordVerdict.MISSING, "a.example.net"),
             self.checked(RecordVerdict.MISSING, "badexample.org"),
+            self.checked(RecordVerdict.MISSING, "a.child.example.org"),
         ]
-        changes = changes_of(found, "example.org")
+        seen = ZoneTable((), zones=("child.example.org", "example.org"))
+        changes = changes_of(found, seen, "example.org")
         self.assertEqual([(one.name, len(one.add)) for one in changes], [("a.example.org", 1), ("b.example.org", 1)])
+
+    def test_an_answer_that_is_not_signed_is_not_believed(self) -> None:
+        def unsigned(*arguments: object, **named: object) -> dns.message.Message:
+            return dns.message.from_wire(dns.message.make_response(dns.message.make_query("example.org", "SOA")).to_wire())
+
+        self.patch(pushing.dns.query, "tcp", unsigned)
+        with self.assertRaises(PushFailed) as caught:
+            push("example.org", [], read_zone_key(KEY), ServerAddress("127.0.0.1", 53))
+        self.assertIn("is not signed", str(caught.exception))
 
     def test_what_is_no_key_is_told_without_its_words(self) -> None:
         for text in ("", "secret", KEY.replace("secret", "geheim"), KEY.replace(SECRET, "===="), KEY + KEY):
