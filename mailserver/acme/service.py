@@ -9,18 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.defer import TimeoutError as Late
 from twisted.logger import Logger
 
 from mailserver.acme.allowance import GivenUp, TimeAllowance
-from mailserver.acme.visit import Visit, Visited
 from mailserver.interfaces import Clock
 from mailserver.plugins.awaiting import later, within
 from mailserver.postmaster.notes import Problem
 from mailserver.tls import IdentityError
+
+if TYPE_CHECKING:  # what an AcmeService without visits does not need
+    from mailserver.acme.visit import Visit, Visited
 
 __all__ = ["AcmeService", "CannotBeDone"]
 

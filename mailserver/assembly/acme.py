@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 
-from mailserver.acme.allowance import TimeAllowance
-from mailserver.acme.challenge import ChallengeAnswers
-from mailserver.acme.challenge_server import IChallengeServer
 from mailserver.acme.service import AcmeService
-from mailserver.acme.settings import AcmeSettings, AuthoritySettings
-from mailserver.acme.visit import Visit, Visited
-from mailserver.acme.web_names import names_most, names_that_lead_here, wanted_web_names
 from mailserver.config import Configuration
 from mailserver.config.acme_endpoints import own_endpoints
 from mailserver.plugins.pools import Pools
 from mailserver.processes.small import SmallProcesses
 from mailserver.tls import Certificates, IdentityError
 from mailserver.tls.issued import read_issued
+
+if TYPE_CHECKING:  # loaded where certificates come by ACME
+    from mailserver.acme.allowance import TimeAllowance
+    from mailserver.acme.challenge import ChallengeAnswers
+    from mailserver.acme.challenge_server import IChallengeServer
+    from mailserver.acme.settings import AcmeSettings
+    from mailserver.acme.visit import Visit, Visited
 
 __all__ = ["acme_settings", "make_acme"]
 
@@ -50,6 +51,8 @@ def acme_settings(configuration: Configuration) -> AcmeSettings | None:
     table = configuration.by_acme
     if table is None:
         return None
+    from mailserver.acme.settings import AcmeSettings, AuthoritySettings
+
     authorities = [AuthoritySettings(table.directory, table.eab_kid, table.eab_key_file)]
     if table.second is not None:
         authorities.append(AuthoritySettings(table.second, table.second_eab_kid, table.second_eab_key_file))
@@ -98,6 +101,8 @@ class _Joined:
         if settings is None:
             self._handed_over = b""  # and to be handed over anew when it is wanted again
             return ()
+        from mailserver.acme.visit import Visit
+
         make = partial(
             Visit,
             settings=settings,
@@ -120,6 +125,8 @@ class _Joined:
         has_tls = any(one.service == "web" and one.tls != "none" for one in configuration.listen)
         if not has_tls or configuration.web.certificate is not None:
             return []
+        from mailserver.acme.web_names import names_most, names_that_lead_here, wanted_web_names
+
         hostname, now = settings.mail_names[0], self._server.reactor.seconds()
         domains = [name for name, table in configuration.domain.items() if not name.startswith("*.") and not table.disabled]
         wanted = wanted_web_names(hostname, domains)
