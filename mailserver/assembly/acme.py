@@ -122,7 +122,7 @@ class _Joined:
 
     async def _names_of_web(self, configuration: Configuration, settings: AcmeSettings) -> list[str]:
         """Looked for every ten minutes."""
-        has_tls = any(one.service == "web" and one.tls != "none" for one in configuration.listen)
+        has_tls = any(one.tls != "none" for one in configuration.web_listeners)
         if not has_tls or configuration.web.certificate is not None:
             return []
         from mailserver.acme.web_names import names_most, names_that_lead_here, wanted_web_names

@@ -135,7 +135,7 @@ def _settings(configuration: Configuration) -> ClientSettings:
 
 def root_starts_web(configuration: Configuration) -> bool:
     """Where there is a root process: whether it may start the web process."""
-    return configuration.web.socket is None and any(one.service == "web" for one in configuration.listen)
+    return configuration.web.socket is None and bool(configuration.web_listeners)
 
 
 def web_start(configuration: Configuration, *, as_user: bool) -> ProcessStart:

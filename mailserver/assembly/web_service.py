@@ -76,7 +76,7 @@ class WebService:
 
     async def take_up(self, configuration: Configuration) -> None:
         """After the ports are open, and after each reload.  Raises `StartError` and OSError at the start alone."""
-        if all(one.service != "web" for one in configuration.listen):
+        if not configuration.web_listeners:
             self.stop()
             return
         self._configuration = configuration
@@ -147,7 +147,7 @@ class WebService:
             self._listen(self._configuration)
 
     def _listen(self, configuration: Configuration) -> None:
-        listeners = {one.endpoint: one for one in configuration.listen if one.service == "web"}
+        listeners = {one.endpoint: one for one in configuration.web_listeners}
         https = next((place for one in listeners.values() if one.tls != "none" and (place := self._port(one.endpoint))), None)
         has_tls = any(one.tls != "none" for one in listeners.values())
         sockets = {}

@@ -17,7 +17,7 @@ __all__ = ["web_doubts", "web_faults"]
 def web_faults(configuration: Configuration) -> Iterator[tuple[str, str]]:
     """What keeps them from being served, with the key that is to blame."""
     web = configuration.web
-    if all(one.service != "web" for one in configuration.listen):
+    if not configuration.web_listeners:
         return
     if web.certificate is not None and web.key is not None and os.access(web.key, os.R_OK):
         try:
@@ -33,7 +33,7 @@ def web_faults(configuration: Configuration) -> Iterator[tuple[str, str]]:
 
 def web_doubts(configuration: Configuration) -> list[str]:
     """What is not served, and what should not be."""
-    listeners, web, tls = [one for one in configuration.listen if one.service == "web"], configuration.web, configuration.tls
+    listeners, web, tls = configuration.web_listeners, configuration.web, configuration.tls
     if not listeners:
         return []
     found = []

@@ -28,8 +28,4 @@ def own_endpoints(configuration: Configuration) -> tuple[str, ...]:
 def _web_listens(configuration: Configuration, table: AcmeTable) -> bool:
     """Whether a web listener shows it: one without TLS for http-01, one with TLS for tls-alpn-01."""
     has_tls = table.challenge == "tls-alpn-01"
-    for listen in configuration.listen:
-        place = place_of(listen.endpoint)
-        if listen.service == "web" and (listen.tls != "none") is has_tls and place is not None:
-            return True
-    return False
+    return any((one.tls != "none") is has_tls and place_of(one.endpoint) is not None for one in configuration.web_listeners)

@@ -547,6 +547,11 @@ class Configuration(Options):
         return self.acme or (AcmeTable() if self.tls.acme else None)
 
     @property
+    def web_listeners(self) -> list[ListenTable]:
+        """Those of service ``web``."""
+        return [one for one in self.listen if one.service == "web"]
+
+    @property
     def keys_path(self) -> str:
         """`keys` with the data folder put in."""
         return self.keys.replace("{data}", self.data.rstrip("/"), 1)

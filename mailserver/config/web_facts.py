@@ -26,7 +26,7 @@ def submission_of(configuration: Configuration) -> list[tuple[str, int, Literal[
 def policy_of(configuration: Configuration, domain: str) -> str:
     """The text of the MTA-STS policy that is served for a domain (A-labels; ``*.`` and a domain, too), "" where none is."""
     table = configuration.domain.get(domain) or configuration.domain.get(f"*.{domain.partition('.')[2]}")
-    if table is None or table.disabled or all(one.service != "web" for one in configuration.listen):
+    if table is None or table.disabled or not configuration.web_listeners:
         return ""
     web = configuration.web
     hosts = dict.fromkeys([configuration.hostname.lower(), *[one.lower() for one in web.mta_sts_hosts]])

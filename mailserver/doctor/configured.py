@@ -66,7 +66,7 @@ def facts_of(configuration: Configuration, domain: str, addresses: Sequence[str]
     """
     known = tuple(addresses) or configuration.dns.public_addresses
     chain = _chain(configuration)
-    serves_web = any(one.service == "web" for one in configuration.listen)
+    serves_web = bool(configuration.web_listeners)
     keys = read_keys(configuration.keys_path).get(domain)
     return DomainFacts(
         domain=domain,
