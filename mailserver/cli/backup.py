@@ -12,7 +12,7 @@ from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.mail.faults import StorageFault
 from mailserver.processes.identity import as_owner_of
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "make_folder"]
 
 
 def add_to(commands: Any, common: argparse.ArgumentParser, summary: str) -> None:
@@ -31,7 +31,7 @@ def make_backup(options: argparse.Namespace) -> int:
     target = os.path.abspath(options.directory)
     files = [options.config, *_accounts_file(configuration)]
     try:
-        _make_folder(target, configuration.data)
+        make_folder(target, configuration.data)
         with as_owner_of(configuration.data):
             found = back_up(configuration.data, target, time.time(), files)
     except NoBackup as error:
@@ -65,7 +65,7 @@ def _accounts_file(configuration: Any) -> list[str]:
     return [path] if os.path.exists(path) else []
 
 
-def _make_folder(target: str, data: str) -> None:
+def make_folder(target: str, data: str) -> None:
     """For the server's user alone: what is copied is read, and written, with his rights.
 
     Folders above it that are not there are made as well, as mkdir makes them.  Raises OSError.

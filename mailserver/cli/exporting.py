@@ -17,6 +17,7 @@ import apsw
 from mailserver.accounts.file import FileDirectoryOptions
 from mailserver.accounts.table import Account, AccountsFile
 from mailserver.cli.accounts import changing
+from mailserver.cli.backup import make_folder
 from mailserver.cli.import_mail import mail_place
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
 from mailserver.config import Configuration, Options, load
@@ -89,17 +90,10 @@ def _sink(target: str, data: str) -> ExportSink:
         if os.path.lexists(target):
             raise Unable(f"{target} exists already")
         return TarSink(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    if os.path.isdir(target):
-        if os.listdir(target):
-            raise Unable(f"{target} is not empty")
-    else:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.mkdir(target, 0o700)
-    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if os.geteuid() == 0:
-        owner = os.stat(data)
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    return FolderSink(descriptor)
+    if os.path.isdir(target) and os.listdir(target):
+        raise Unable(f"{target} is not empty")
+    make_folder(target, data)
+    return FolderSink(os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def _write(
