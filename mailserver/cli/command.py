@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Collection, Sequence
+from os import EX_CONFIG, EX_UNAVAILABLE
 
 from mailserver.cli.component_command import run_component_command
 from mailserver.cli.output import EX_IOERR, Unable, plain
@@ -19,7 +20,7 @@ from mailserver.control.client import CommandRefused, ControlError
 
 __all__ = ["COMMANDS", "run_command", "whole_parser"]
 
-EX_NO, EX_UNAVAILABLE, EX_CONFIG = 1, 69, 78
+EX_NO = 1
 COMMANDS = {
     "quickstart": "from nothing to a server: look, make configuration, keys and the first account, print what the DNS needs",
     "check": "check the configuration and what it refers to",

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from os import EX_UNAVAILABLE
 from typing import Any
 
 from mailserver.cli.asking import ask_server, data_directory
@@ -21,7 +22,6 @@ from mailserver.control.client import ControlError
 
 __all__ = ["run_component_command"]
 
-EX_UNAVAILABLE = 69
 GRACE_SECONDS = 5.0  # the server's own deadline comes first
 TYPES: Mapping[str, Callable[[str], Any]] = {"text": str, "integer": int, "number": float}
 

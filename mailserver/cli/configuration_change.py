@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from os import EX_NOPERM
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_server
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_change_options", "change_configuration", "change_lines", "domains_of", "normal_domain_of", "reload_server"]
 
-EX_NOPERM = 77
 RELOAD_SECONDS = 300.0  # a component that starts slowly is waited for
 
 

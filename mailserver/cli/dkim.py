@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from mailserver.cli.output import Unable, as_json, moment, say, table
+from mailserver.cli.output import EX_IOERR, Unable, as_json, moment, say, table
 
 if TYPE_CHECKING:
     from mailserver.config import Configuration
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "make_keys_folder"]
 
-EX_IOERR = 74
 PUBLISHED_SECONDS = 7 * 86400.0  # the record of a key is wanted so long behind the last message that may be on its way
 WORDS = {"active": "signs", "next": "will sign next", "retired": "signs no more"}
 STRING_CHARACTERS = 255  # of one string of a TXT record (RFC 1035 section 3.3.14)

@@ -8,11 +8,11 @@ import sys
 import time
 import unicodedata
 from collections.abc import Sequence
+from os import EX_IOERR
 from typing import Any
 
 __all__ = ["EX_IOERR", "Unable", "age", "as_json", "cells_of", "moment", "plain", "say", "size", "table"]
 
-EX_IOERR = 74
 UNFIT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # for a terminal: they move the cursor or turn the direction of writing
 NARROWEST = 10  # columns of a cell that is cut
 

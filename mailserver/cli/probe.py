@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from os import EX_TEMPFAIL
 from typing import Any
 
 from mailserver.cli.asking import ask_server, data_directory
@@ -11,7 +12,6 @@ from mailserver.cli.output import as_json, plain, say
 
 __all__ = ["add_to"]
 
-EX_TEMPFAIL = 75
 SECONDS = 60
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from os import EX_UNAVAILABLE
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import ask_server
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OrderWork", "add_verbs", "confirm", "tell"]
 
-EX_UNAVAILABLE = 69
 SUMMARIES = {
     "retry": "try again now, also what has failed",
     "hold": "do not try until it is released",

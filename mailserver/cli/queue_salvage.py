@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict
+from os import EX_UNAVAILABLE
 from typing import Any
 
 from mailserver.cli.asking import data_directory
@@ -14,7 +15,6 @@ from mailserver.processes.identity import as_owner_of
 
 __all__ = ["add_salvage"]
 
-EX_UNAVAILABLE = 69
 SUMMARY = "write what can still be read of a damaged queue into a new one (server stopped)"
 LISTED = 50
 

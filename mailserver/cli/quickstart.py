@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import sys
+from os import EX_NOPERM
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-EX_NOPERM = 77
 PASSWORD_LINE_CHARACTERS = 4096
 SEEN_SECONDS, SEEN_ANSWER_SECONDS = 10.0, 1.5
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL", "cannot tell": "?   "}

@@ -21,6 +21,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from os import EX_UNAVAILABLE
 
 from mailserver.accounts.entry import Account
 from mailserver.accounts.rename import add_copies, become, remove_copies
@@ -44,7 +45,6 @@ from mailserver.processes.identity import as_owner_of
 __all__ = ["Rename", "add_rename_options", "carry_out", "carry_out_the_end", "was_cut_off_at_its_end"]
 
 LOCK = "rename.lock"
-EX_UNAVAILABLE = 69
 NOT_FOLLOWED = (
     "{why}; all else is renamed.  What they keep stands under the old name still, which nobody else gets: say the same once more"
 )

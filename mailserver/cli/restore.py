@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from os import EX_UNAVAILABLE
 from typing import TYPE_CHECKING, Any
 
 from mailserver.cli.asking import data_directory
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-EX_UNAVAILABLE = 69
 ROWS_MOST = 50
 ROADS = "explain.db"
 

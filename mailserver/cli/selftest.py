@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from os import EX_NOPERM, EX_TEMPFAIL
 from typing import Any
 
 from mailserver.cli.output import EX_IOERR, Unable, as_json, plain, say
@@ -34,7 +35,6 @@ from mailserver.processes.identity import as_owner_of
 __all__ = ["add_to"]
 
 LOCK = "selftest.lock"
-EX_TEMPFAIL, EX_NOPERM = 75, 77
 SECONDS, SECONDS_MOST = 60, 600
 PAUSE_SECONDS = 0.05
 END_SECONDS = 10.0  # each question has, with which a probe is taken back

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import EX_CONFIG, EX_DATAERR, EX_IOERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
 from typing import BinaryIO
 
 from mailserver.cli.sendmail_message import TooLarge, TypedMessage, TypedMessageError, lines_of, qualified
@@ -33,7 +34,6 @@ from mailserver.processes.streams import fill_streams
 
 __all__ = ["main", "write_file"]
 
-EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 64, 65, 69, 74, 75, 77, 78
 OPTIONS = "A:B:C:F:GIL:N:O:R:UV:X:b:ce:f:h:imno:p:r:tvx"
 USAGE = """\
 usage: mailserver sendmail [options] ADDRESS…   (the message comes on standard input)

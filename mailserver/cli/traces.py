@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from os import EX_CONFIG, EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import Any
 
 from mailserver.cli.explain import ROADS
@@ -18,7 +19,6 @@ from mailserver.cli.output import EX_IOERR, Unable, age, as_json, plain, say
 __all__ = ["LEDGER", "add_to"]
 
 LEDGER = "traces.db"
-EX_CONFIG, EX_UNAVAILABLE, EX_TEMPFAIL = 78, 69, 75
 POLL_SECONDS = 2.0
 PAUSE_SECONDS, PAUSE_SECONDS_MOST = 1.0, 60.0  # before a collector that is away is tried again
 HEADERS_MOST, HEADER_OCTETS_MOST = 32, 16_384
